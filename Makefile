@@ -1,0 +1,37 @@
+# Verbs of this repository. Each makes or reuses .venv by itself.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+BUILT  := build/installed
+
+.PHONY: demo test lint types wheel clean
+
+demo: $(READY)  ## run the main job on embedded data
+	$(BIN)/spikemeter demo --out demo-results
+
+test: $(READY)  ## run all tests
+	$(BIN)/pytest
+
+lint: $(READY) wheel  ## ruff, import arrows, Verilator lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PYTHONPATH=$(BUILT) $(BIN)/lint-imports
+	$(BIN)/python -m spikemeter.rtl.lint
+
+types: $(READY) wheel  ## mypy --strict on the built package
+	MYPYPATH=$(BUILT) $(BIN)/mypy
+
+wheel: $(READY)  ## build the wheel, and unpack it for the static checkers
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --outdir dist > /dev/null
+	$(BIN)/pip install --quiet --no-deps --target $(BUILT) dist/*.whl
+
+clean:  ## remove everything that was made here
+	rm -rf .venv build dist *.egg-info demo-results
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet pip==26.1
+	$(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable .[all]
+	touch $@

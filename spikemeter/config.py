@@ -1,0 +1,341 @@
+"""The configuration: training choices, network and hardware of one run, validated once.
+
+One YAML file, dict or `Config` describes a run for every command and every function. Unknown
+keys, bad types and impossible values are refused with the path of the key, the rule and the value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from .errors import ConfigError
+from .network import Layer, parse_network
+
+__all__ = [
+    "DATASETS",
+    "Config",
+    "DatasetSpec",
+    "HardwareConfig",
+    "InputConfig",
+    "NeuronConfig",
+    "SurrogateConfig",
+    "TrainingConfig",
+    "json_schema",
+    "load_config",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """What must be known of a data set before anything is loaded.
+
+    Attributes
+    ----------
+    classes : int
+        Number of labels.
+    channels, height, width : int
+        Sensor size; polarities are channels.
+    """
+
+    classes: int
+    channels: int
+    height: int
+    width: int
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    "nmnist-saccade": DatasetSpec(classes=10, channels=2, height=34, width=34),
+}
+"""Registered data sets by name; `spikemeter.datasets` holds one loader for each."""
+
+
+class _Section(BaseModel):
+    # Numbers may come as text, because YAML 1.1 reads "1e-3" as text.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_booleans_as_numbers(cls, content: Any) -> Any:
+        if isinstance(content, Mapping):
+            for key, value in content.items():
+                field = cls.model_fields.get(str(key))
+                if isinstance(value, bool) and field and field.annotation in (int, float):
+                    raise ValueError(f"{key} should be a number")
+        return content
+
+
+class InputConfig(_Section):
+    """Frames that enter the network."""
+
+    height: Annotated[int, Field(ge=1, le=128, description="rows of a frame")] = 16
+    width: Annotated[int, Field(ge=1, le=128, description="columns of a frame")] = 16
+    channels: Annotated[int, Field(ge=1, le=1024, description="channels; 2 are ON and OFF")] = 2
+    time_steps: Annotated[int, Field(ge=1, le=1024, description="time bins of a recording")] = 8
+    statistics: Annotated[
+        tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None,
+        Field(description="mean events (pixels that spike) per step and channel, steps first"),
+    ] = None
+
+
+class NeuronConfig(_Section):
+    """Neuron model: U[t] = beta U[t-1] + I[t] - threshold R[t], R[t] = U[t-1] > threshold."""
+
+    model: Annotated[Literal["lif"], Field(description="leaky integrate-and-fire")] = "lif"
+    beta: Annotated[float, Field(gt=0, le=1, description="membrane decay per step")] = 0.9
+    threshold: Annotated[float, Field(gt=0, le=100, description="fires above this")] = 1.0
+    reset: Annotated[
+        Literal["subtract"], Field(description="subtract the threshold one step after a spike")
+    ] = "subtract"
+
+
+class SurrogateConfig(_Section):
+    """Gradient that stands in for the derivative of the spike while training."""
+
+    name: Annotated[Literal["fast_sigmoid", "atan"], Field(description="as in snnTorch")] = (
+        "fast_sigmoid"
+    )
+    slope: Annotated[
+        float, Field(gt=0, le=1e4, description="steepness, in the surrogate's own parameter")
+    ] = 25.0
+
+
+class TrainingConfig(_Section):
+    """How the weights are found."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    lr: Annotated[float, Field(gt=0, le=10, description="learning rate of Adam")] = 1e-3
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
+    weight_bits: Annotated[int, Field(ge=2, le=8, description="signed, symmetric, per layer")] = 4
+    batch_norm: Annotated[bool, Field(description="after convolutions, folded into them")] = True
+    dropout: Annotated[float, Field(ge=0, lt=1, description="before each dense layer")] = 0.0
+    loss: Annotated[
+        Literal["mse_count"], Field(description="squared error of the output spike counts")
+    ] = "mse_count"
+    population: Annotated[int, Field(ge=1, le=1000, description="output neurons per class")] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class HardwareConfig(_Section):
+    """The accelerator that runs the network."""
+
+    backend: Annotated[Literal["engine"], Field(description="Spikemeter's own engine")] = "engine"
+    clock_mhz: Annotated[float, Field(gt=0, le=10_000)] = 100.0
+    neural_cores: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=1024)], ...] | Literal["auto"],
+        Field(description="cores per weighted layer; auto: a quarter of the channels of a "
+              "convolution, at most 16 for a dense layer"),
+    ] = "auto"  # fmt: skip
+    encoder_width: Annotated[
+        int, Field(ge=8, le=128, description="input lines scanned per cycle")
+    ] = 32
+    taps_per_cycle: Annotated[Literal[1], Field(description="kernel taps per cycle and core")] = 1
+    membrane_bits: Annotated[
+        Annotated[int, Field(ge=8, le=32)] | Literal["auto"],
+        Field(description="auto: wide enough that nothing saturates"),
+    ] = "auto"
+    schedule: Annotated[
+        Literal["layer_serial", "step_pipelined"],
+        Field(description="a layer starts when the one before has finished all steps, or one"),
+    ] = "layer_serial"
+
+
+class Config(_Section):
+    """One run: data, network, training and hardware.
+
+    Every key but `network` and either `dataset` or `input.statistics` has a default.
+    """
+
+    dataset: Annotated[str | None, Field(description="a registered data set")] = None
+    network: Annotated[str, Field(description="for instance 16C3-MP2-32C3-MP2-10")]
+    input: InputConfig = InputConfig()
+    neuron: NeuronConfig = NeuronConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    training: TrainingConfig = TrainingConfig()
+    hardware: HardwareConfig = HardwareConfig()
+    spikes: Annotated[
+        str | None, Field(description="an .npz file with inputs_i or counts_i of known spikes")
+    ] = None
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Weighted layers with their sizes."""
+        size = self.input
+        return parse_network(
+            self.network, channels=size.channels, height=size.height, width=size.width
+        )
+
+    @cached_property
+    def neural_cores(self) -> tuple[int, ...]:
+        """Cores of each weighted layer, with ``auto`` resolved."""
+        cores = self.hardware.neural_cores
+        return cores if cores != "auto" else tuple(_auto_cores(layer) for layer in self.layers)
+
+    @cached_property
+    def classes(self) -> int:
+        """Classes that the output layer tells apart."""
+        return self.layers[-1].out_channels // self.training.population
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of every setting, as 64 hexadecimal digits."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
+    """Read and validate a configuration.
+
+    Parameters
+    ----------
+    source : Config, mapping, str or Path
+        A configuration, its keys as a mapping, a YAML file, or a folder with ``config.yaml``.
+
+    Returns
+    -------
+    Config
+        Validated; a `Config` is returned as it is.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or a key, type, value or combination is not allowed.
+    """
+    if isinstance(source, Config):
+        return source
+    if isinstance(source, Mapping):
+        return _validated(source)
+    return _validated(_read_yaml(Path(source)))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a configuration file."""
+    return Config.model_json_schema()
+
+
+def _auto_cores(layer: Layer) -> int:
+    if layer.kind == "dense":
+        return min(layer.out_channels, 16)
+    return math.ceil(layer.out_channels / 4)
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    path = path / "config.yaml" if path.is_dir() else path
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"cannot read the configuration {str(path)!r}: {reason}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the configuration {str(path)!r} is not valid YAML: {reason}") from error
+    if not isinstance(content, Mapping):
+        kind = type(content).__name__
+        raise ConfigError(f"the configuration {str(path)!r} must hold keys and values, got {kind}")
+    return content
+
+
+def _validated(content: Mapping[str, Any]) -> Config:
+    try:
+        config = Config.model_validate(dict(content))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error.errors(include_url=False)[0])) from error
+    _check_input(config)
+    _check_output(config)
+    _check_hardware(config)
+    return config
+
+
+def _check_input(config: Config) -> None:
+    size, statistics = config.input, config.input.statistics
+    if config.dataset is None and statistics is None:
+        raise ConfigError("dataset: required unless input.statistics is given, got neither")
+    if config.dataset is not None:
+        spec = DATASETS.get(config.dataset)
+        if spec is None:
+            known = ", ".join(DATASETS)
+            raise ConfigError(f"dataset: must be one of {known}; got {config.dataset!r}")
+        if size.channels != spec.channels:
+            rule = f"must be {spec.channels} for {config.dataset}"
+            raise ConfigError(f"input.channels: {rule}, got {size.channels}")
+        for key, side, limit in (
+            ("height", size.height, spec.height),
+            ("width", size.width, spec.width),
+        ):
+            if side > limit:
+                rule = f"must be at most the sensor's {limit} of {config.dataset}"
+                raise ConfigError(f"input.{key}: {rule}, got {side}")
+    if statistics is not None:
+        shape = (size.time_steps, size.channels)
+        if len(statistics) != shape[0] or any(len(row) != shape[1] for row in statistics):
+            got = f"{len(statistics)} rows of {sorted({len(row) for row in statistics})}"
+            rule = f"must be {shape[0]} rows (time steps) of {shape[1]} (channels)"
+            raise ConfigError(f"input.statistics: {rule}, got {got}")
+        largest = max(max(row) for row in statistics)
+        if largest > size.height * size.width:
+            rule = f"must be at most the {size.height * size.width} pixels of a frame"
+            raise ConfigError(f"input.statistics: {rule}, got {largest:g}")
+
+
+def _check_output(config: Config) -> None:
+    features, population = config.layers[-1].out_channels, config.training.population
+    if features % population:
+        rule = f"must divide the {features} output neurons of {config.network}"
+        raise ConfigError(f"training.population: {rule}, got {population}")
+    if config.dataset is not None:
+        classes = DATASETS[config.dataset].classes
+        if config.classes != classes:
+            rule = f"must end in {classes * population} neurons, {population} for each of the "
+            rule += f"{classes} classes of {config.dataset}"
+            raise ConfigError(f"network: {rule}; got {features} in {config.network!r}")
+
+
+def _check_hardware(config: Config) -> None:
+    cores = config.neural_cores
+    if len(cores) != len(config.layers):
+        rule = f"must name {len(config.layers)} numbers, one per weighted layer of {config.network}"
+        raise ConfigError(f"hardware.neural_cores: {rule}; got {list(cores)}")
+    for index, (layer, number) in enumerate(zip(config.layers, cores, strict=True)):
+        if number > layer.out_channels:
+            rule = f"must be at most the {layer.out_channels} output channels of {layer.name}"
+            raise ConfigError(f"hardware.neural_cores.{index}: {rule}, got {number}")
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """One sentence for the first thing that pydantic found: key, rule, value."""
+    parts = [str(part) for part in error["loc"]]
+    key = ".".join(part for part in parts if not _is_union_member(part))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; allowed here: {', '.join(_allowed_keys(error['loc']))}"
+    if error["type"] == "missing":
+        return f"{key}: required, got nothing"
+    rule = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if any(_is_union_member(part) for part in parts):
+        rule += " (or 'auto')"
+    return f"{key}: {rule}, got {error['input']!r}"
+
+
+def _is_union_member(part: str) -> bool:
+    """Tell whether pydantic added this part to name the member of a union that it tried."""
+    return "[" in part or part == "constrained-int"
+
+
+def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in loc[:-1]:
+        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return list(model.model_fields)

@@ -1,0 +1,54 @@
+"""Everything that Spikemeter raises on purpose, on one page.
+
+Two families: what the caller can mend by other input (`InputError`, exit code 2) and what went
+wrong although the input was good (every other `SpikemeterError`, exit code 1).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "InputError",
+    "MissingToolError",
+    "PredictorError",
+    "RunFolderError",
+    "SimulationError",
+    "SpikeMismatchError",
+    "SpikemeterError",
+]
+
+
+class SpikemeterError(Exception):
+    """Base of all errors raised by this package; ends a command with exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(SpikemeterError, ValueError):
+    """Input that cannot be used; the message names key, rule and value. Exit code 2."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration, plan or network notation that is refused."""
+
+
+class RunFolderError(InputError):
+    """A run folder that is missing, incomplete or damaged."""
+
+
+class PredictorError(InputError):
+    """A predictor folder that cannot be read, or a question that it cannot answer."""
+
+
+class MissingToolError(SpikemeterError):
+    """A package, compiler or simulator that is not on this machine; says how to get it."""
+
+
+class SimulationError(SpikemeterError):
+    """The simulator failed, or did not finish within the cycles it was given."""
+
+
+class SpikeMismatchError(SpikemeterError):
+    """RTL and integer reference disagree; the message names layer, step and neuron."""

@@ -1,0 +1,211 @@
+"""The network as geometry: what the notation ``16C3-MP2-32C3-MP2-10`` means, layer by layer.
+
+`parse_network` turns the field's notation into one `Layer` per weighted layer. Training, RTL and
+timing all read their sizes here, so padding and pooling cannot differ between them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .errors import ConfigError
+
+__all__ = ["Layer", "parse_network"]
+
+_CONV = re.compile(r"(?P<channels>[1-9]\d{0,4})C(?P<kernel>\d+)(?P<valid>v?)")
+_POOL = re.compile(r"MP(?P<factor>\d+)")
+_DENSE = re.compile(r"(?P<features>[1-9]\d{0,5})")
+
+_KERNELS = (1, 3, 5)
+_POOLS = (2, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One weighted layer with its neurons and the max pooling behind them.
+
+    Attributes
+    ----------
+    name : str
+        Index and notation, for instance ``"0:16C3"``.
+    kind : {"conv", "dense"}
+        A dense layer reads its input map flattened in (channel, row, column) order and has an
+        output map of 1 x 1.
+    in_channels, in_height, in_width : int
+        Size of the spike map that enters.
+    out_channels, out_height, out_width : int
+        Size of the map of neurons, before pooling.
+    kernel, padding : int
+        Side of the square kernel and zero padding on each side; 1 and 0 for a dense layer.
+    pool : int
+        Side and stride of the max pooling that follows (it floors); 1 for none.
+    """
+
+    name: str
+    kind: Literal["conv", "dense"]
+    in_channels: int
+    in_height: int
+    in_width: int
+    out_channels: int
+    out_height: int
+    out_width: int
+    kernel: int
+    padding: int
+    pool: int
+
+    @property
+    def inputs(self) -> int:
+        """Input lines, each of which spikes or not in a time step."""
+        return self.in_channels * self.in_height * self.in_width
+
+    @property
+    def neurons(self) -> int:
+        """Neurons, all of which are updated in every time step."""
+        return self.out_channels * self.out_height * self.out_width
+
+    @property
+    def fan_in(self) -> int:
+        """Weights that reach one neuron."""
+        if self.kind == "dense":
+            return self.inputs
+        return self.in_channels * self.kernel**2
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights as PyTorch keeps them."""
+        if self.kind == "dense":
+            return (self.out_channels, self.inputs)
+        return (self.out_channels, self.in_channels, self.kernel, self.kernel)
+
+    @property
+    def pooled_height(self) -> int:
+        """Rows of the spike map that leaves, after pooling."""
+        return self.out_height // self.pool
+
+    @property
+    def pooled_width(self) -> int:
+        """Columns of the spike map that leaves, after pooling."""
+        return self.out_width // self.pool
+
+    @property
+    def outputs(self) -> int:
+        """Output lines after pooling: the inputs of the next layer."""
+        return self.out_channels * self.pooled_height * self.pooled_width
+
+
+def parse_network(notation: str, *, channels: int, height: int, width: int) -> tuple[Layer, ...]:
+    """Read the notation of the field for an input map of the given size.
+
+    Parameters
+    ----------
+    notation : str
+        Tokens joined by ``-``: ``nCk`` is a convolution with n channels, a k x k kernel and zero
+        padding that keeps the size (``nCkv``: no padding), ``MPk`` a k x k max pooling, a bare
+        ``n`` a dense layer. The last token is the dense output layer.
+    channels, height, width : int
+        Size of the input spike map.
+
+    Returns
+    -------
+    tuple of Layer
+        One entry per weighted layer, in the order of the notation.
+
+    Raises
+    ------
+    ConfigError
+        If a token is unknown, stands where it cannot, or leaves an empty map.
+
+    Examples
+    --------
+    >>> [layer.name for layer in parse_network("16C3-MP2-10", channels=2, height=16, width=16)]
+    ['0:16C3', '1:10']
+    >>> parse_network("16C3-MP2-10", channels=2, height=16, width=16)[1].inputs
+    1024
+    """
+    tokens = notation.split("-")
+    layers: list[Layer] = []
+    shape = (channels, height, width)
+    previous = ""
+    for position, token in enumerate(tokens):
+        if match := _POOL.fullmatch(token):
+            if not layers or layers[-1].kind == "dense" or _POOL.fullmatch(previous):
+                raise _refusal(notation, token, position, "max pooling must follow a convolution")
+            layers[-1] = _with_pool(notation, token, position, layers[-1], int(match["factor"]))
+        elif match := _CONV.fullmatch(token):
+            if layers and layers[-1].kind == "dense":
+                raise _refusal(notation, token, position, "a convolution cannot follow a dense one")
+            layers.append(_conv(notation, token, position, len(layers), shape, match))
+        elif match := _DENSE.fullmatch(token):
+            layers.append(_dense(token, len(layers), shape, int(match["features"])))
+        else:
+            rule = "tokens are nCk or nCkv (convolution), MPk (max pooling) and n (dense)"
+            raise _refusal(notation, token, position, rule)
+        last = layers[-1]
+        shape = (last.out_channels, last.pooled_height, last.pooled_width)
+        previous = token
+    if layers[-1].kind != "dense":
+        raise _refusal(notation, tokens[-1], len(tokens) - 1, "the last layer must be dense")
+    return tuple(layers)
+
+
+def _conv(
+    notation: str,
+    token: str,
+    position: int,
+    index: int,
+    shape: tuple[int, int, int],
+    match: re.Match[str],
+) -> Layer:
+    kernel = int(match["kernel"])
+    if kernel not in _KERNELS:
+        raise _refusal(notation, token, position, f"the kernel must be one of {_KERNELS}")
+    padding = 0 if match["valid"] else kernel // 2
+    channels, height, width = shape
+    out_height, out_width = (side + 2 * padding - kernel + 1 for side in (height, width))
+    if min(out_height, out_width) < 1:
+        raise _refusal(notation, token, position, f"the kernel exceeds its {height}x{width} input")
+    return Layer(
+        name=f"{index}:{token}",
+        kind="conv",
+        in_channels=channels,
+        in_height=height,
+        in_width=width,
+        out_channels=int(match["channels"]),
+        out_height=out_height,
+        out_width=out_width,
+        kernel=kernel,
+        padding=padding,
+        pool=1,
+    )
+
+
+def _dense(token: str, index: int, shape: tuple[int, int, int], features: int) -> Layer:
+    channels, height, width = shape
+    return Layer(
+        name=f"{index}:{token}",
+        kind="dense",
+        in_channels=channels,
+        in_height=height,
+        in_width=width,
+        out_channels=features,
+        out_height=1,
+        out_width=1,
+        kernel=1,
+        padding=0,
+        pool=1,
+    )
+
+
+def _with_pool(notation: str, token: str, position: int, layer: Layer, factor: int) -> Layer:
+    if factor not in _POOLS:
+        raise _refusal(notation, token, position, f"the pooling must be one of {_POOLS}")
+    if min(layer.out_height, layer.out_width) < factor:
+        size = f"{layer.out_height}x{layer.out_width}"
+        raise _refusal(notation, token, position, f"the pooling exceeds its {size} map")
+    return replace(layer, pool=factor)
+
+
+def _refusal(notation: str, token: str, position: int, rule: str) -> ConfigError:
+    return ConfigError(f"network: {rule}; got {token!r} as token {position + 1} of {notation!r}")
