@@ -32,6 +32,6 @@ clean:  ## remove everything that was made here
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet pip==26.1
+	$(BIN)/pip install --quiet pip==26.3
 	$(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable .[all]
 	touch $@

@@ -1,1 +1,8 @@
-"""rtl."""
+"""The accelerator in SystemVerilog, its generator and its simulation."""
+
+from __future__ import annotations
+
+from .generator import top_source
+from .simulator import Simulation, check_spikes, missing_tools, simulate
+
+__all__ = ["Simulation", "check_spikes", "missing_tools", "simulate", "top_source"]

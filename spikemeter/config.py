@@ -9,15 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .errors import ConfigError
 from .network import Layer, parse_network
@@ -64,15 +71,14 @@ class _Section(BaseModel):
     # Numbers may come as text, because YAML 1.1 reads "1e-3" as text.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans_as_numbers(cls, content: Any) -> Any:
-        if isinstance(content, Mapping):
-            for key, value in content.items():
-                field = cls.model_fields.get(str(key))
-                if isinstance(value, bool) and field and field.annotation in (int, float):
-                    raise ValueError(f"{key} should be a number")
-        return content
+    def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        items = value if isinstance(value, list | tuple) else [value]
+        allowed = cls.model_fields[str(info.field_name)].annotation is bool
+        if not allowed and any(isinstance(item, bool) for item in items):
+            raise ValueError("should not be true or false")
+        return value
 
 
 class InputConfig(_Section):
@@ -167,6 +173,13 @@ class Config(_Section):
         str | None, Field(description="an .npz file with inputs_i or counts_i of known spikes")
     ] = None
 
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        _check_input(self)
+        _check_output(self)
+        _check_hardware(self)
+        return self
+
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Weighted layers with their sizes."""
@@ -219,7 +232,8 @@ def load_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
         return source
     if isinstance(source, Mapping):
         return _validated(source)
-    return _validated(_read_yaml(Path(source)))
+    path = Path(source)
+    return _validated(read_yaml(path / "config.yaml" if path.is_dir() else path, "configuration"))
 
 
 def json_schema() -> dict[str, Any]:
@@ -233,31 +247,33 @@ def _auto_cores(layer: Layer) -> int:
     return math.ceil(layer.out_channels / 4)
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    path = path / "config.yaml" if path.is_dir() else path
+def read_yaml(path: Path, what: str) -> Mapping[str, Any]:
+    """Read keys and values from a YAML file; `what` names the kind of file in errors.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not YAML or holds something else.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the configuration {str(path)!r}: {reason}") from error
+        raise ConfigError(f"cannot read the {what} {str(path)!r}: {reason}") from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"the configuration {str(path)!r} is not valid YAML: {reason}") from error
+        raise ConfigError(f"the {what} {str(path)!r} is not valid YAML: {reason}") from error
     if not isinstance(content, Mapping):
         kind = type(content).__name__
-        raise ConfigError(f"the configuration {str(path)!r} must hold keys and values, got {kind}")
+        raise ConfigError(f"the {what} {str(path)!r} must hold keys and values, got {kind}")
     return content
 
 
 def _validated(content: Mapping[str, Any]) -> Config:
     try:
-        config = Config.model_validate(dict(content))
+        return Config.model_validate(dict(content))
     except ValidationError as error:
-        raise ConfigError(_sentence(error.errors(include_url=False)[0])) from error
-    _check_input(config)
-    _check_output(config)
-    _check_hardware(config)
-    return config
+        raise ConfigError(error_sentence(error, Config)) from error
 
 
 def _check_input(config: Config) -> None:
@@ -315,18 +331,21 @@ def _check_hardware(config: Config) -> None:
             raise ConfigError(f"hardware.neural_cores.{index}: {rule}, got {number}")
 
 
-def _sentence(error: ErrorDetails) -> str:
-    """One sentence for the first thing that pydantic found: key, rule, value."""
-    parts = [str(part) for part in error["loc"]]
+def error_sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    """One sentence for the first thing that pydantic found in `model`: key, rule, value."""
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:  # a combination of keys, which the model itself refused
+        return first["msg"].removeprefix("Value error, ")
+    parts = [str(part) for part in first["loc"]]
     key = ".".join(part for part in parts if not _is_union_member(part))
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; allowed here: {', '.join(_allowed_keys(error['loc']))}"
-    if error["type"] == "missing":
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; allowed here: {', '.join(_allowed_keys(model, parts))}"
+    if first["type"] == "missing":
         return f"{key}: required, got nothing"
-    rule = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    if any(_is_union_member(part) for part in parts):
+    rule = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if parts[0] == "hardware" and any(_is_union_member(part) for part in parts):
         rule += " (or 'auto')"
-    return f"{key}: {rule}, got {error['input']!r}"
+    return f"{key}: {rule}, got {first['input']!r}"
 
 
 def _is_union_member(part: str) -> bool:
@@ -334,8 +353,9 @@ def _is_union_member(part: str) -> bool:
     return "[" in part or part == "constrained-int"
 
 
-def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
+def _allowed_keys(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
     for part in loc[:-1]:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+        field = model.model_fields.get(part)
+        if field is not None and isinstance(field.annotation, type):
+            model = field.annotation
     return list(model.model_fields)

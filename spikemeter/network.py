@@ -14,9 +14,9 @@ from .errors import ConfigError
 
 __all__ = ["Layer", "parse_network"]
 
-_CONV = re.compile(r"(?P<channels>[1-9]\d{0,4})C(?P<kernel>\d+)(?P<valid>v?)")
-_POOL = re.compile(r"MP(?P<factor>\d+)")
-_DENSE = re.compile(r"(?P<features>[1-9]\d{0,5})")
+_CONV = re.compile(r"(?P<channels>[1-9][0-9]{0,4})C(?P<kernel>0|[1-9][0-9]{0,2})(?P<valid>v?)")
+_POOL = re.compile(r"MP(?P<factor>0|[1-9][0-9]{0,2})")
+_DENSE = re.compile(r"(?P<features>[1-9][0-9]{0,5})")
 
 _KERNELS = (1, 3, 5)
 _POOLS = (2, 4)

@@ -1,0 +1,117 @@
+"""The network as SystemVerilog: writes the top module and names the sources beside it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..models.integer import IntegerNetwork
+from ..network import Layer
+
+__all__ = ["LINT_WAIVERS", "SOURCES", "line_words", "packed_words", "top_source"]
+
+_HERE = Path(__file__).parent
+
+SOURCES = tuple(
+    _HERE / f"{name}.sv"
+    for name in (
+        "spike_buffer",
+        "event_control",
+        "neural_core",
+        "spike_packer",
+        "perf_counters",
+        "snn_layer",
+    )
+)
+"""Modules that every network is made of, in the order in which they are compiled."""
+
+LINT_WAIVERS = _HERE / "lint_waivers.vlt"
+"""Verilator's waivers, each with its reason."""
+
+
+def packed_words(spikes: int, encoder_width: int) -> int:
+    """Words that hold the spikes of one time step."""
+    return math.ceil(spikes / encoder_width)
+
+
+def line_words(cores: int, encoder_width: int) -> int:
+    """Words that a layer's cores fill at most in one cycle, and so write at once."""
+    return math.ceil(cores / encoder_width)
+
+
+def top_source(config: Config, network: IntegerNetwork) -> str:
+    """Write the top module of a network.
+
+    Parameters
+    ----------
+    config : Config
+        Network, time steps and hardware.
+    network : IntegerNetwork
+        Only its widths are used: weights and constants are loaded at run time.
+
+    Returns
+    -------
+    str
+        SystemVerilog source of ``snn_top``; equal for all networks that one simulator serves.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is SystemVerilog
+    )
+    size = config.input
+    return environment.get_template("snn_top.sv.j2").render(
+        network=config.network,
+        in_channels=size.channels,
+        in_height=size.height,
+        in_width=size.width,
+        time_steps=size.time_steps,
+        encoder_width=config.hardware.encoder_width,
+        layers=[
+            _layer_values(layer, cores, config, integer.weight_bits, integer.membrane_bits)
+            for layer, cores, integer in zip(
+                config.layers, config.neural_cores, network.layers, strict=True
+            )
+        ],
+        output={"words": packed_words(config.layers[-1].outputs, config.hardware.encoder_width)},
+    )
+
+
+def _layer_values(
+    layer: Layer, cores: int, config: Config, weight_bits: int, membrane_bits: int
+) -> dict[str, Any]:
+    """Values of one layer for the template."""
+    encoder_width = config.hardware.encoder_width
+    words, out_words = (
+        packed_words(spikes, encoder_width) for spikes in (layer.inputs, layer.outputs)
+    )
+    wide = line_words(cores, encoder_width)
+    lines = 2 * config.input.time_steps * math.ceil(out_words / wide)
+    return {
+        "name": layer.name,
+        "in_channels": layer.in_channels,
+        "in_height": layer.in_height,
+        "in_width": layer.in_width,
+        "out_channels": layer.out_channels,
+        "out_height": layer.out_height,
+        "out_width": layer.out_width,
+        "kernel": layer.kernel,
+        "padding": layer.padding,
+        "pool": layer.pool,
+        "dense": layer.kind == "dense",
+        "cores": cores,
+        "weight_bits": weight_bits,
+        "membrane_bits": membrane_bits,
+        "words": words,
+        "out_words": out_words,
+        "line_words": wide,
+        "out_line_bits": (lines - 1).bit_length(),
+        "out_sub_bits": max(1, (wide - 1).bit_length()),
+    }

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One weighted layer: an event control, its neural cores, and the packer of their spikes.
+// Core j owns the output channels j, j + Cores, j + 2 Cores, ...
+//
+// Cost: that of event_control. The counters show where the cycles of the last inference went.
+
+module snn_layer #(
+  parameter  int unsigned TimeSteps    = 8,
+  parameter  int unsigned InChannels   = 2,
+  parameter  int unsigned InHeight     = 16,
+  parameter  int unsigned InWidth      = 16,
+  parameter  int unsigned OutChannels  = 16,
+  parameter  int unsigned OutHeight    = 16,
+  parameter  int unsigned OutWidth     = 16,
+  parameter  int unsigned Kernel       = 3,
+  parameter  int unsigned Padding      = 1,
+  parameter  int unsigned Pool         = 1,
+  parameter  bit          Dense        = 1'b0,
+  parameter  int unsigned Cores        = 4,
+  parameter  int unsigned EncoderWidth = 32,
+  parameter  int unsigned WeightBits   = 4,
+  parameter  int unsigned MembraneBits = 16,
+  /// Bits of a line of the output buffer (see spike_buffer).
+  parameter  int unsigned LineWidth    = 32,
+  /// Derived sizes.
+  localparam int unsigned Inputs       = InChannels * InHeight * InWidth,
+  localparam int unsigned FanIn        = Dense ? Inputs : InChannels * Kernel * Kernel,
+  localparam int unsigned Phases       = (OutChannels + Cores - 1) / Cores,
+  localparam int unsigned LastCores    = OutChannels - (Phases - 1) * Cores,
+  localparam int unsigned Neurons      = OutHeight * OutWidth * Phases,
+  localparam int unsigned Weights      = FanIn * Phases,
+  localparam int unsigned CurrentBits  = WeightBits + $clog2(FanIn + 1),
+  localparam int unsigned NeuronWidth  = Neurons > 1 ? $clog2(Neurons) : 1,
+  localparam int unsigned WeightWidth  = Weights > 1 ? $clog2(Weights) : 1,
+  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1
+) (
+  input  logic                    clk_i,
+  input  logic                    rst_ni,
+
+  // Configuration writes, while the layer is idle
+  input  logic                    cfg_we_i,
+  input  logic [1:0]              cfg_space_i,
+  input  logic [15:0]             cfg_core_i,
+  input  logic [31:0]             cfg_addr_i,
+  input  logic [31:0]             cfg_data_i,
+
+  // Input step and room for the output step (see spike_buffer)
+  input  logic                    in_step_valid_i,
+  output logic                    in_next_o,
+  input  logic [EncoderWidth-1:0] in_word_i,
+  input  logic                    out_free_i,
+  output logic                    out_line_valid_o,
+  output logic [LineWidth-1:0]    out_line_o,
+  // First cycle of an inference, last cycle of a step, last cycle of an inference
+  output logic                    start_o,
+  output logic                    step_done_o,
+  output logic                    done_o,
+
+  // Cycles of the last inference by bucket: 0 encode, 1 accumulate, 2 fire, 3 stall
+  output logic [3:0][31:0]        bucket_cnt_o
+);
+
+  // Spaces of the configuration writes
+  typedef enum logic [1:0] {SpaceWeight, SpaceBias, SpaceConstant} space_e;
+
+  ///////////////
+  // Constants //
+  ///////////////
+
+  // Addresses of the constants: 0 threshold, 1 gain, 2 decay as three fields of
+  // {enable, negative, shift[3:0]}, the first in the lowest bits
+  logic signed [MembraneBits-1:0] threshold_q;
+  logic [3:0]                     gain_q;
+  logic [2:0]                     decay_enable_q, decay_negative_q;
+  logic [2:0][3:0]                decay_shift_q;
+
+  always_ff @(posedge clk_i) begin
+    if (cfg_we_i && cfg_space_i == SpaceConstant) begin
+      unique case (cfg_addr_i[1:0])
+        2'd0: threshold_q <= MembraneBits'(cfg_data_i);
+        2'd1: gain_q <= cfg_data_i[3:0];
+        default: begin
+          for (int unsigned k = 0; k < 3; k++) begin
+            decay_shift_q[k]    <= cfg_data_i[6*k +: 4];
+            decay_negative_q[k] <= cfg_data_i[6*k + 4];
+            decay_enable_q[k]   <= cfg_data_i[6*k + 5];
+          end
+        end
+      endcase
+    end
+  end
+
+  /////////////
+  // Control //
+  /////////////
+
+  logic                   op_clear, op_accumulate, op_fire, op_first_step, flush;
+  logic [NeuronWidth-1:0] op_neuron;
+  logic [WeightWidth-1:0] op_weight;
+  logic [PhaseWidth-1:0]  op_phase;
+  logic [3:0]             perf;
+
+  event_control #(
+    .TimeSteps   (TimeSteps),
+    .InChannels  (InChannels),
+    .InHeight    (InHeight),
+    .InWidth     (InWidth),
+    .OutHeight   (OutHeight),
+    .OutWidth    (OutWidth),
+    .Kernel      (Kernel),
+    .Padding     (Padding),
+    .Dense       (Dense),
+    .Phases      (Phases),
+    .EncoderWidth(EncoderWidth)
+  ) u_event_control (
+    .clk_i,
+    .rst_ni,
+    .in_step_valid_i,
+    .in_next_o,
+    .in_word_i,
+    .out_free_i,
+    .start_o,
+    .step_done_o,
+    .done_o,
+    .op_clear_o       (op_clear),
+    .op_accumulate_o  (op_accumulate),
+    .op_fire_o        (op_fire),
+    .op_first_step_o  (op_first_step),
+    .op_neuron_o      (op_neuron),
+    .op_weight_o      (op_weight),
+    .op_phase_o       (op_phase),
+    .flush_o          (flush),
+    .perf_encode_o    (perf[0]),
+    .perf_accumulate_o(perf[1]),
+    .perf_fire_o      (perf[2]),
+    .perf_stall_o     (perf[3])
+  );
+
+  ///////////
+  // Cores //
+  ///////////
+
+  logic [Cores-1:0] spk;
+
+  for (genvar j = 0; j < Cores; j++) begin : gen_core
+    logic cfg_hit;
+
+    assign cfg_hit = cfg_we_i && cfg_core_i == 16'(j);
+
+    neural_core #(
+      .Neurons      (Neurons),
+      .Weights      (Weights),
+      .Phases       (Phases),
+      .IdleLastPhase(j >= LastCores),
+      .WeightBits   (WeightBits),
+      .CurrentBits  (CurrentBits),
+      .MembraneBits (MembraneBits)
+    ) u_neural_core (
+      .clk_i,
+      .rst_ni,
+      .cfg_weight_we_i (cfg_hit && cfg_space_i == SpaceWeight),
+      .cfg_bias_we_i   (cfg_hit && cfg_space_i == SpaceBias),
+      .cfg_weight_i    (WeightWidth'(cfg_addr_i)),
+      .cfg_phase_i     (PhaseWidth'(cfg_addr_i)),
+      .cfg_data_i      (MembraneBits'(cfg_data_i)),
+      .threshold_i     (threshold_q),
+      .gain_i          (gain_q),
+      .decay_enable_i  (decay_enable_q),
+      .decay_negative_i(decay_negative_q),
+      .decay_shift_i   (decay_shift_q),
+      .op_clear_i      (op_clear),
+      .op_accumulate_i (op_accumulate),
+      .op_fire_i       (op_fire),
+      .op_first_step_i (op_first_step),
+      .op_neuron_i     (op_neuron),
+      .op_weight_i     (op_weight),
+      .op_phase_i      (op_phase),
+      .spk_o           (spk[j])
+    );
+  end
+
+  ////////////////
+  // Write-back //
+  ////////////////
+
+  // Spikes leave the cores three cycles after their operation
+  logic [2:0] fire_pipe_q;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) fire_pipe_q <= '0;
+    else         fire_pipe_q <= {fire_pipe_q[1:0], op_fire};
+  end
+
+  spike_packer #(
+    .Channels (OutChannels),
+    .Cores    (Cores),
+    .Height   (OutHeight),
+    .Width    (OutWidth),
+    .Pool     (Pool),
+    .LineWidth(LineWidth)
+  ) u_spike_packer (
+    .clk_i,
+    .rst_ni,
+    .spk_valid_i (fire_pipe_q[2]),
+    .spk_i       (spk),
+    .flush_i     (flush),
+    .line_valid_o(out_line_valid_o),
+    .line_o      (out_line_o)
+  );
+
+  perf_counters u_perf_counters (
+    .clk_i,
+    .rst_ni,
+    .perf_i      (perf),
+    .done_i      (done_o),
+    .bucket_cnt_o
+  );
+
+endmodule
