@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from .generator import top_source
-from .simulator import Simulation, check_spikes, missing_tools, simulate
+from .simulator import RTL_VERSION, Simulation, check_spikes, missing_tools, simulate
 
-__all__ = ["Simulation", "check_spikes", "missing_tools", "simulate", "top_source"]
+__all__ = [
+    "RTL_VERSION",
+    "Simulation",
+    "check_spikes",
+    "missing_tools",
+    "simulate",
+    "top_source",
+]

@@ -48,9 +48,7 @@ def pack_spikes(spikes: NDArray[np.bool_], encoder_width: int) -> list[int]:
     words = packed_words(flat.shape[1], encoder_width)
     padded = np.zeros((steps, words * encoder_width), dtype=np.bool_)
     padded[:, : flat.shape[1]] = flat
-    packed = np.packbits(
-        padded.reshape(steps * words, encoder_width), axis=1, bitorder="little"
-    )
+    packed = np.packbits(padded.reshape(steps * words, encoder_width), axis=1, bitorder="little")
     return [int.from_bytes(word.tobytes(), "little") for word in packed]
 
 
@@ -121,9 +119,7 @@ def _constant_writes(index: int, layer: IntegerLayer) -> list[ConfigWrite]:
     for field, (sign, shift) in enumerate(decay_terms(layer.decay)):
         decay |= (0b100000 | (sign < 0) << 4 | shift) << 6 * field
     values = (layer.threshold, layer.gain_shift, decay)
-    return [
-        ConfigWrite(index, SPACE_CONSTANT, 0, addr, value) for addr, value in enumerate(values)
-    ]
+    return [ConfigWrite(index, SPACE_CONSTANT, 0, addr, value) for addr, value in enumerate(values)]
 
 
 def _weights_by_address(layer: IntegerLayer) -> NDArray[np.int8]:

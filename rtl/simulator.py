@@ -30,10 +30,21 @@ from ..config import Config
 from ..errors import MissingToolError, SimulationError, SpikeMismatchError
 from ..models.integer import IntegerNetwork, SpikeTrains
 from ..network import Layer
+from ._job import JOB_VARIABLE, RESULT_NAME
 from .generator import LINT_WAIVERS, SOURCES, top_source
 from .packing import config_writes, pack_spikes, peek_addresses, unpack_spikes
 
-__all__ = ["Simulation", "check_spikes", "missing_tools", "simulate", "tool_environment"]
+__all__ = [
+    "RTL_VERSION",
+    "Simulation",
+    "check_spikes",
+    "missing_tools",
+    "simulate",
+    "tool_environment",
+]
+
+RTL_VERSION = 1
+"""Version of the hardware; raised by hand when its cycles change on purpose."""
 
 _BUCKETS = ("encode", "accumulate", "fire", "stall")
 _PROGRAMS = {
@@ -184,7 +195,7 @@ def tool_environment() -> dict[str, str]:
     }
     environment["PATH"] = os.pathsep.join([*map(str, folders), environment.get("PATH", "")])
     # The wheel leaves the first of these empty, which breaks builds that precompile a header
-    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2"
+    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"
     return environment
 
 
@@ -257,8 +268,6 @@ def _cycle_limit(config: Config) -> int:
 
 
 def _run(build_dir: Path, job: dict[str, Any]) -> dict[str, Any]:
-    from ._job import JOB_VARIABLE, RESULT_NAME
-
     with tempfile.TemporaryDirectory(prefix="spikemeter-") as folder:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job))
@@ -269,12 +278,12 @@ def _run(build_dir: Path, job: dict[str, Any]) -> dict[str, Any]:
         if not result.exists():
             raise SimulationError(f"the simulator gave no result: {_tail(log)}")
         measured: dict[str, Any] = json.loads(result.read_text())
+    if "error" in measured:
+        raise SimulationError(f"the simulation was stopped: {measured['error']}")
     return measured
 
 
-def _cocotb(
-    verb: str, folder: Path, *job: Path, environment: dict[str, str], log: Path
-) -> None:
+def _cocotb(verb: str, folder: Path, *job: Path, environment: dict[str, str], log: Path) -> None:
     command = [sys.executable, "-m", "spikemeter.rtl._run_cocotb", verb, str(folder)]
     with log.open("w") as output:
         status = subprocess.run(  # noqa: S603 - our own module, no shell

@@ -15,6 +15,7 @@ from typing import Any
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, First, RisingEdge, Timer
+from cocotb.utils import get_sim_time
 
 from ._job import JOB_VARIABLE, RESULT_NAME
 
@@ -155,13 +156,16 @@ async def run_job(dut: Any) -> None:
     job = json.loads(path.read_text())
     bench = Bench(dut, job)
     await bench.start()
-    began, first = time.perf_counter(), cocotb.utils.get_sim_time("ns")
-    samples = [await bench.run_one(words, index) for index, words in enumerate(job["samples"])]
-    stream = await bench.run_stream([job["samples"][index] for index in job["stream"]])
-    cycles = (cocotb.utils.get_sim_time("ns") - first) / PERIOD_NS
-    result = {
-        "samples": samples,
-        "stream": stream,
-        "simulated_cycles_per_second": cycles / (time.perf_counter() - began),
-    }
+    began, first = time.perf_counter(), get_sim_time("ns")
+    try:
+        result: dict[str, Any] = {
+            "samples": [
+                await bench.run_one(words, index) for index, words in enumerate(job["samples"])
+            ],
+            "stream": await bench.run_stream([job["samples"][index] for index in job["stream"]]),
+        }
+    except TimeoutError as error:
+        result = {"error": str(error)}
+    cycles = (get_sim_time("ns") - first) / PERIOD_NS
+    result["simulated_cycles_per_second"] = cycles / (time.perf_counter() - began)
     path.with_name(RESULT_NAME).write_text(json.dumps(result))

@@ -1,0 +1,98 @@
+"""What a prediction says: cycles with an interval, their origin, and how far to trust them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+__all__ = ["FIDELITIES", "Fidelity", "LatencyEstimate", "LayerEstimate"]
+
+Fidelity = Literal["hyperparameters", "statistics", "trace"]
+
+FIDELITIES: tuple[Fidelity, ...] = ("hyperparameters", "statistics", "trace")
+"""What a prediction can rest on, from least to most exact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerEstimate:
+    """One weighted layer of an estimate; cycles are means over samples.
+
+    Attributes
+    ----------
+    name : str
+        Index and notation, for instance ``"0:16C3"``.
+    input_rate : float
+        Spikes that enter, per input line and step.
+    firing_rate : float or None
+        Spikes emitted before pooling, per neuron and step; None where the source does not say.
+    cycles : float
+        Clock cycles of this layer.
+    buckets : mapping
+        The same cycles by cause: encode, accumulate, fire, stall.
+    """
+
+    name: str
+    input_rate: float
+    firing_rate: float | None
+    cycles: float
+    buckets: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyEstimate:
+    """Latency of one network on one accelerator.
+
+    Attributes
+    ----------
+    cycles : float
+        Mean clock cycles of an inference over test samples.
+    microseconds : float
+        The same at the clock of the configuration.
+    interval_cycles : (float, float)
+        Low and high; holds the mean with `confidence`.
+    confidence : float
+        As asked for.
+    fidelity : {"hyperparameters", "statistics", "trace"}
+        What the estimate rests on.
+    in_domain : bool
+        Whether the configuration lies where the predictor was calibrated.
+    warnings : tuple of str
+        One sentence for each reason to trust the estimate less.
+    layers : tuple of LayerEstimate
+        In the order of the network.
+    initiation_interval_cycles : float
+        Mean cycles between results in steady state.
+    worst_case_cycles : float or None
+        Largest of `sample_cycles`; None where single samples are not known.
+    sample_cycles : tuple of float
+        Exact cycles of each sample of a trace; empty otherwise.
+    """
+
+    cycles: float
+    microseconds: float
+    interval_cycles: tuple[float, float]
+    confidence: float
+    fidelity: Fidelity
+    in_domain: bool
+    warnings: tuple[str, ...]
+    layers: tuple[LayerEstimate, ...]
+    initiation_interval_cycles: float
+    worst_case_cycles: float | None
+    sample_cycles: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; keys as in the result of a simulation where both have them."""
+        return {
+            "cycles": self.cycles,
+            "microseconds": self.microseconds,
+            "interval_cycles": list(self.interval_cycles),
+            "confidence": self.confidence,
+            "fidelity": self.fidelity,
+            "in_domain": self.in_domain,
+            "warnings": list(self.warnings),
+            "samples": {"cycles": list(self.sample_cycles)},
+            "layers": [asdict(layer) for layer in self.layers],
+            "initiation_interval_cycles": self.initiation_interval_cycles,
+            "worst_case_cycles": self.worst_case_cycles,
+        }

@@ -1,0 +1,238 @@
+"""How far a prediction may be off, and whether it may be asked at all.
+
+Intervals are conformal: the errors that the same chain made on runs it had not seen say how wide
+an interval must be, without assuming a distribution. Errors are those of log cycles, so an
+interval is a factor up and down. Nothing calibrated vouches for a question outside the domain:
+there the interval widens by a stated factor, and the estimate says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Config
+from ..errors import PredictorError
+from .features import CATEGORICAL_KEYS, category
+
+__all__ = [
+    "OUTSIDE_FACTOR",
+    "TOO_FEW_FACTOR",
+    "Domain",
+    "Residuals",
+    "checked_confidence",
+    "fit_domain",
+]
+
+OUTSIDE_FACTOR = 2.0
+"""The interval of log cycles is this much wider outside the calibrated domain."""
+
+TOO_FEW_FACTOR = 1.5
+"""With too few runs for a confidence, the widest error seen times this is the interval."""
+
+# A little beyond the calibrated range is still inside: a share of the value, or an amount.
+_SHARE_OF_SLACK = 0.25
+_SHARED = frozenset(
+    (
+        "input.density",
+        "input.time_steps",
+        "layer.fan_in",
+        "layer.neurons",
+        "neuron.threshold",
+        "training.batch_size",
+        "training.epochs",
+        "training.lr",
+    )
+)
+_AMOUNTS = {"neuron.beta": 0.02, "training.dropout": 0.05}
+_SLOPES = ("surrogate.slope", "surrogate.width")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Residuals:
+    """Errors of log cycles on runs that the model had not seen.
+
+    Attributes
+    ----------
+    error : ndarray of float, shape (runs,)
+        log(measured cycles) - log(predicted cycles).
+    group : ndarray of int, shape (runs,)
+        Runs of one group are repetitions of one point (other seeds): together they weigh as
+        much as any other point.
+    """
+
+    error: NDArray[np.float64]
+    group: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.error.ndim != 1 or self.error.shape != self.group.shape or not self.error.size:
+            raise ValueError("residuals need one group per error, and at least one")
+        if not np.isfinite(self.error).all():
+            raise ValueError("residuals must be finite")
+        self.error.setflags(write=False)
+        self.group.setflags(write=False)
+
+    @property
+    def groups(self) -> int:
+        """Distinct points."""
+        return len(np.unique(self.group))
+
+    def half_width(self, confidence: float) -> tuple[float, str | None]:
+        """Half width of the interval of log cycles that holds with a confidence.
+
+        Parameters
+        ----------
+        confidence : float
+            In (0, 1).
+
+        Returns
+        -------
+        half_width : float
+        warning : str or None
+            A sentence if there are too few points for this confidence; then the widest error
+            times `TOO_FEW_FACTOR` stands in.
+
+        Notes
+        -----
+        The quantile of the absolute error, where each of the n points weighs 1/(n+1), shared by
+        its runs, and the missing 1/(n+1) lies at infinity. With one run per point this is the
+        ceil((n+1) confidence)-th smallest error of split conformal prediction.
+
+        References
+        ----------
+        .. [1] Lei et al., "Distribution-free predictive inference for regression", JASA 2018.
+        .. [2] Lee, Barber, Willett, "Distribution-free inference with hierarchical data", 2023.
+        """
+        _, member, sizes = np.unique(self.group, return_inverse=True, return_counts=True)
+        size = np.abs(self.error)
+        order = np.argsort(size, kind="stable")
+        covered = np.cumsum(1 / sizes[member][order]) / (len(sizes) + 1)
+        reached = np.searchsorted(covered, confidence - 1e-12)
+        if reached < len(size):
+            return float(size[order[reached]]), None
+        needed = int(np.ceil(confidence / (1 - confidence) - 1e-9))
+        warning = (
+            f"confidence: {confidence:g} needs {needed} calibrated points, this predictor has "
+            f"{len(sizes)}; the interval is the largest error seen, times {TOO_FEW_FACTOR:g}"
+        )
+        return float(size.max()) * TOO_FEW_FACTOR, warning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Domain:
+    """What a predictor was calibrated on.
+
+    Attributes
+    ----------
+    feature_names : tuple of str
+        Columns of the feature rows.
+    low, high : ndarray of float, shape (features,)
+        Calibrated range of each feature.
+    categories : mapping
+        Calibrated names of each categorical key.
+    datasets : tuple of str
+        Calibrated data sets.
+    slopes : mapping
+        Calibrated range of the slope of each surrogate, because slopes of different surrogates
+        cannot be compared.
+    """
+
+    feature_names: tuple[str, ...]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    categories: Mapping[str, tuple[str, ...]]
+    datasets: tuple[str, ...]
+    slopes: Mapping[str, tuple[float, float]]
+    _limits: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        slack = np.array([_SHARE_OF_SLACK * (name in _SHARED) for name in self.feature_names])
+        amount = np.array([_AMOUNTS.get(name, 1e-6) for name in self.feature_names])
+        # Names and slopes have rules of their own.
+        free = np.array(["=" in name or name in _SLOPES for name in self.feature_names])
+        low = np.where(free, -np.inf, self.low / (1 + slack) - amount)
+        high = np.where(free, np.inf, self.high * (1 + slack) + amount)
+        object.__setattr__(self, "_limits", (low, high))
+
+    def excursions(self, config: Config, features: NDArray[np.float32]) -> list[str]:
+        """Sentences that say where a configuration leaves the calibrated domain.
+
+        Parameters
+        ----------
+        config : Config
+        features : ndarray of float, shape (layers, features)
+            Its rows, as `layer_features` gives them.
+
+        Returns
+        -------
+        list of str
+            Empty inside the domain. The hardware is never part of it: its timing is computed.
+        """
+        found = []
+        if config.dataset not in self.datasets:
+            what = "a private data set" if config.dataset is None else repr(config.dataset)
+            known = ", ".join(self.datasets) or "none by name"
+            found.append(f"dataset: {what} was not calibrated (calibrated: {known})")
+        for key in CATEGORICAL_KEYS:
+            value = category(config, key)
+            if value not in self.categories[key]:
+                known = ", ".join(self.categories[key])
+                found.append(f"{key}: {value!r} was not calibrated (calibrated: {known})")
+        found += self._slope_excursion(config)
+        low, high = self._limits
+        outside = (features < low) | (features > high)
+        if outside.any():
+            for column in np.flatnonzero(outside.any(axis=0)):
+                layer = int(np.flatnonzero(outside[:, column])[0])
+                found.append(self._sentence(int(column), layer, config, features[layer, column]))
+        return found
+
+    def _slope_excursion(self, config: Config) -> list[str]:
+        name, slope = config.surrogate.name, config.surrogate.slope
+        low, high = self.slopes.get(name, (0.0, np.inf))
+        if low / (1 + _SHARE_OF_SLACK) <= slope <= high * (1 + _SHARE_OF_SLACK):
+            return []
+        return [
+            f"surrogate.slope: {slope:g} is outside the calibrated {low:g} to {high:g} of {name}"
+        ]
+
+    def _sentence(self, column: int, layer: int, config: Config, value: float) -> str:
+        name = self.feature_names[column]
+        span = f"the calibrated {self.low[column]:.4g} to {self.high[column]:.4g}"
+        if not name.startswith("layer."):
+            return f"{name}: {value:.4g} is outside {span}"
+        what = name.removeprefix("layer.").replace("_", " ")
+        return f"network: {what} {value:.4g} of {config.layers[layer].name} is outside {span}"
+
+
+def fit_domain(
+    configs: Sequence[Config],
+    features: Sequence[NDArray[np.float32]],
+    feature_names: tuple[str, ...],
+    categories: Mapping[str, tuple[str, ...]],
+) -> Domain:
+    """Read the calibrated domain off the runs of a table."""
+    stacked = np.concatenate(features).astype(np.float64)
+    slopes: dict[str, tuple[float, float]] = {}
+    for config in configs:
+        name, slope = config.surrogate.name, config.surrogate.slope
+        low, high = slopes.get(name, (slope, slope))
+        slopes[name] = (min(low, slope), max(high, slope))
+    return Domain(
+        feature_names=feature_names,
+        low=stacked.min(axis=0),
+        high=stacked.max(axis=0),
+        categories=categories,
+        datasets=tuple(sorted({config.dataset for config in configs if config.dataset})),
+        slopes=slopes,
+    )
+
+
+def checked_confidence(confidence: float) -> float:
+    """Refuse a confidence that is none."""
+    if not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
+        raise PredictorError(f"confidence: must be above 0 and below 1, got {confidence!r}")
+    return float(confidence)

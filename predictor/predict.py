@@ -1,0 +1,441 @@
+"""From a configuration, or from known spikes, to cycles: as exact as the source allows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Config, load_config
+from ..errors import ConfigError, PredictorError, RunFolderError
+from .estimate import FIDELITIES, Fidelity, LatencyEstimate, LayerEstimate
+from .events import expected_counts, input_events
+from .features import FLAT_KEYS, config_from_row, layer_features
+from .folder import PredictorParts, read_folder
+from .intervals import OUTSIDE_FACTOR, checked_confidence
+from .spikes import KnownSpikes, read_spikes
+from .timing import Timing, statistics_timing, trace_timing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LatencyPredictor", "mean_cycles", "predict_latency"]
+
+Source = Config | Mapping[str, Any] | str | Path
+
+# Columns of a calibration table that are results, so that a table can be predicted as it is.
+_RESULTS = frozenset(
+    (
+        "initiation_interval_cycles",
+        "input.events",
+        "reason",
+        "run_id",
+        "samples",
+        "spikes_match",
+        "status",
+    )
+)
+_RESULT_GROUPS = ("accuracy.", "layers.", "cycles.", "seconds.", "version.")
+
+
+def predict_latency(
+    source: Source,
+    *,
+    confidence: float = 0.9,
+    predictor: LatencyPredictor | None = None,
+    fidelity: str | None = None,
+    samples: int | None = None,
+) -> LatencyEstimate:
+    """Predict the latency of a spiking network on the accelerator.
+
+    Parameters
+    ----------
+    source : Config, mapping, str or Path
+        A configuration, its keys, a YAML file, or a run folder (``config.yaml`` and
+        ``trace.npz``). A ``spikes`` key names a file beside the YAML file, or from the working
+        directory if there is none.
+    confidence : float, optional
+        Share of cases in which the interval shall hold the mean; in (0, 1).
+    predictor : LatencyPredictor, optional
+        Default: the one that ships with the package, loaded when it is needed.
+    fidelity : {"hyperparameters", "statistics", "trace"}, optional
+        Forces a lower fidelity than the source allows. Default: the best.
+    samples : int, optional
+        Uses the first samples of the known spikes alone. Default: all. Without effect on a
+        prediction from hyperparameters.
+
+    Returns
+    -------
+    LatencyEstimate
+        From a trace, cycles are those of the hardware and the interval is empty. From statistics
+        the interval covers what counts cannot say; from hyperparameters, also the spikes that
+        training may yet bring.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is refused.
+    RunFolderError
+        If a run folder is incomplete or damaged.
+    PredictorError
+        If the question cannot be answered: fidelity, confidence, samples, or data set.
+
+    Examples
+    --------
+    >>> estimate = predict_latency({"dataset": "nmnist-saccade", "network": "16C3-MP2-10"})
+    >>> estimate.fidelity
+    'hyperparameters'
+    """
+    confidence = checked_confidence(confidence)
+    config, spikes, wanted = _resolved(source, fidelity, samples)
+    if wanted == "trace":
+        assert spikes is not None
+        return _from_trace(config, spikes, confidence)
+    predictor = predictor or LatencyPredictor.default()
+    if wanted == "statistics":
+        assert spikes is not None
+        return _from_statistics(config, spikes, confidence, predictor.parts)
+    return _from_hyperparameters(config, confidence, predictor.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LatencyPredictor:
+    """A calibrated predictor, as a folder on disk keeps it.
+
+    Attributes
+    ----------
+    parts : PredictorParts
+        What calibration found.
+    """
+
+    parts: PredictorParts
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyPredictor:
+        """Read a predictor folder.
+
+        Raises
+        ------
+        PredictorError
+            If it is missing, incomplete, damaged, or of another version.
+        """
+        return cls(parts=read_folder(Path(path)))
+
+    @classmethod
+    def default(cls) -> LatencyPredictor:
+        """Read the predictor that ships with the package, once."""
+        return _default()
+
+    def estimate(
+        self,
+        source: Source,
+        *,
+        confidence: float = 0.9,
+        fidelity: str | None = None,
+        samples: int | None = None,
+    ) -> LatencyEstimate:
+        """Predict one latency; see `predict_latency`."""
+        return predict_latency(
+            source, confidence=confidence, predictor=self, fidelity=fidelity, samples=samples
+        )
+
+    def predict(self, rows: pd.DataFrame, *, confidence: float = 0.9) -> pd.DataFrame:
+        """Predict many latencies from hyperparameters.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            One configuration per row; columns are flat keys (``neuron.beta``). Absent or empty
+            values take their defaults; result columns of a calibration table are left aside,
+            but ``input.events`` stands in for a missing data set.
+        confidence : float, optional
+            As in `predict_latency`.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``cycles``, ``microseconds``, ``interval_cycles.low``,
+            ``interval_cycles.high``, ``initiation_interval_cycles``, ``in_domain`` and
+            ``warnings`` (sentences joined by "; "), with the index of `rows`.
+
+        Raises
+        ------
+        InputError
+            If a column is no key of a configuration, or a row is refused.
+        """
+        import pandas as pd
+
+        confidence = checked_confidence(confidence)
+        _check_columns([str(column) for column in rows.columns])
+        configs = [config_from_row(row) for row in rows.to_dict("records")]
+        cycles, interval, asides = _many(configs, self.parts)
+        half_width, warning = self.parts.residuals["hyperparameters"].half_width(confidence)
+        inside = np.array([not outside for outside, _ in asides], dtype=bool)
+        factor = np.exp(half_width * np.where(inside, 1.0, OUTSIDE_FACTOR))
+        clock = np.array([config.hardware.clock_mhz for config in configs])
+        return pd.DataFrame(
+            {
+                "cycles": cycles,
+                "microseconds": cycles / clock,
+                "interval_cycles.low": cycles / factor,
+                "interval_cycles.high": cycles * factor,
+                "initiation_interval_cycles": interval,
+                "in_domain": inside,
+                "warnings": [
+                    "; ".join([*outside, *notes, *([warning] if warning else [])])
+                    for outside, notes in asides
+                ],
+            },
+            index=rows.index,
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Read the runs that this predictor was calibrated on."""
+        import pandas as pd
+
+        return pd.read_parquet(io.BytesIO(self.parts.table))
+
+
+def mean_cycles(
+    configs: Sequence[Config], counts: Sequence[Sequence[NDArray[np.float64]]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cycles of many networks whose expected spikes are known, hardware by hardware.
+
+    Parameters
+    ----------
+    configs : sequence of Config
+    counts : sequence of sequences of ndarray, shape (time_steps, channels)
+        For each configuration, the spikes that enter each weighted layer.
+
+    Returns
+    -------
+    cycles, initiation_interval_cycles : ndarray of float, shape (configs,)
+    """
+    cycles, interval = np.empty(len(configs)), np.empty(len(configs))
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for index, config in enumerate(configs):
+        size = config.input
+        shape = (size.height, size.width, size.channels, size.time_steps)
+        alike.setdefault((config.network, shape, repr(config.hardware)), []).append(index)
+    for members in alike.values():
+        stacked = [np.stack(layer) for layer in zip(*(counts[i] for i in members), strict=True)]
+        timing = statistics_timing(configs[members[0]], stacked)
+        cycles[members] = timing.cycles
+        interval[members] = timing.initiation_interval_cycles
+    return cycles, interval
+
+
+@cache
+def _default() -> LatencyPredictor:
+    path = Path(__file__).parent / "default"
+    if not path.is_dir():
+        raise PredictorError("predictor: this installation ships none; fit one and name its folder")
+    return LatencyPredictor.load(path)
+
+
+def _resolved(
+    source: Source, fidelity: str | None, samples: int | None
+) -> tuple[Config, KnownSpikes | None, Fidelity]:
+    """Find configuration, known spikes and fidelity of a question."""
+    if fidelity is not None and fidelity not in FIDELITIES:
+        raise PredictorError(f"fidelity: must be one of {', '.join(FIDELITIES)}; got {fidelity!r}")
+    if samples is not None and (isinstance(samples, bool) or samples < 1):
+        raise PredictorError(f"samples: must be at least 1, got {samples!r}")
+    config = load_config(source)
+    if fidelity == "hyperparameters":
+        return config, None, "hyperparameters"
+    spikes = _known_spikes(source, config)
+    best: Fidelity = "hyperparameters"
+    if spikes is not None:
+        best = "statistics" if spikes.inputs is None else "trace"
+        if samples is not None and samples > spikes.samples:
+            rule = f"must be at most the {spikes.samples} samples that are known"
+            raise PredictorError(f"samples: {rule}, got {samples}")
+        spikes = spikes.first(samples or spikes.samples)
+    wanted: Fidelity = next((name for name in FIDELITIES if name == fidelity), best)
+    if FIDELITIES.index(wanted) > FIDELITIES.index(best):
+        raise PredictorError(f"fidelity: this source allows {best} at most, got {wanted!r}")
+    return config, spikes, wanted
+
+
+def _known_spikes(source: Source, config: Config) -> KnownSpikes | None:
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.is_dir():
+            trace = path / "trace.npz"
+            if not trace.is_file():
+                raise RunFolderError(
+                    f"the run folder {str(path)!r} holds no trace.npz; give its config.yaml for a "
+                    "prediction from hyperparameters"
+                )
+            return read_spikes(trace, config, refusal=RunFolderError)
+        folder = path.parent
+    else:
+        folder = Path()
+    if config.spikes is None:
+        return None
+    return read_spikes(folder / config.spikes, config, refusal=ConfigError)
+
+
+def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> LatencyEstimate:
+    assert spikes.inputs is not None
+    timing = trace_timing(config, spikes.inputs)
+    cycles = float(timing.cycles.mean())
+    return _estimate(
+        config,
+        timing,
+        confidence=confidence,
+        fidelity="trace",
+        interval=(cycles, cycles),
+        input_rates=_known_input_rates(config, spikes),
+        firing_rates=_known_firing_rates(config, spikes),
+        sample_cycles=tuple(float(value) for value in timing.cycles),
+    )
+
+
+def _from_statistics(
+    config: Config, spikes: KnownSpikes, confidence: float, parts: PredictorParts
+) -> LatencyEstimate:
+    timing = statistics_timing(config, spikes.counts)
+    cycles = float(timing.cycles.mean())
+    half_width, warning = parts.residuals["statistics"].half_width(confidence)
+    return _estimate(
+        config,
+        timing,
+        confidence=confidence,
+        fidelity="statistics",
+        interval=_around(cycles, half_width),
+        warnings=(warning,) if warning else (),
+        input_rates=_known_input_rates(config, spikes),
+        firing_rates=_known_firing_rates(config, spikes),
+    )
+
+
+def _from_hyperparameters(
+    config: Config, confidence: float, parts: PredictorParts
+) -> LatencyEstimate:
+    events, note = input_events(config, parts.statistics)
+    features = layer_features(config, events, parts.domain.categories)
+    firing, output = parts.model.rates(features)
+    counts = expected_counts(config, events, output[:-1].tolist())
+    timing = statistics_timing(config, [layer[None] for layer in counts])
+    half_width, warning = parts.residuals["hyperparameters"].half_width(confidence)
+    outside = parts.domain.excursions(config, features)
+    cycles = float(timing.cycles[0]) * parts.correction
+    pixels = config.input.height * config.input.width
+    return _estimate(
+        config,
+        timing,
+        confidence=confidence,
+        fidelity="hyperparameters",
+        interval=_around(cycles, half_width * (OUTSIDE_FACTOR if outside else 1.0)),
+        in_domain=not outside,
+        warnings=(*outside, *(text for text in (note, warning) if text)),
+        input_rates=[float(events.mean()) / pixels, *output[:-1].tolist()],
+        firing_rates=firing.tolist(),
+        correction=parts.correction,
+    )
+
+
+def _many(
+    configs: Sequence[Config], parts: PredictorParts
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[list[str], list[str]]]]:
+    """Cycles, initiation intervals, and for each row what is outside the domain and other notes."""
+    if not configs:
+        return np.empty(0), np.empty(0), []
+    known = [input_events(config, parts.statistics) for config in configs]
+    features = [
+        layer_features(config, events, parts.domain.categories)
+        for config, (events, _) in zip(configs, known, strict=True)
+    ]
+    _, output = parts.model.rates(np.concatenate(features))
+    ends = np.cumsum([len(rows) for rows in features])
+    counts = [
+        expected_counts(config, events, rates[:-1].tolist())
+        for config, (events, _), rates in zip(
+            configs, known, np.split(output, ends[:-1]), strict=True
+        )
+    ]
+    cycles, interval = mean_cycles(configs, counts)
+    asides = [
+        (parts.domain.excursions(config, rows), [note] if note else [])
+        for config, rows, (_, note) in zip(configs, features, known, strict=True)
+    ]
+    return cycles * parts.correction, interval * parts.correction, asides
+
+
+def _around(cycles: float, half_width: float) -> tuple[float, float]:
+    factor = float(np.exp(half_width))
+    return cycles / factor, cycles * factor
+
+
+def _known_input_rates(config: Config, spikes: KnownSpikes) -> list[float]:
+    steps = config.input.time_steps
+    return [
+        float(counts.sum(axis=(1, 2)).mean()) / (steps * layer.inputs)
+        for layer, counts in zip(config.layers, spikes.counts, strict=True)
+    ]
+
+
+def _known_firing_rates(config: Config, spikes: KnownSpikes) -> list[float | None]:
+    """Without pooling a layer fires as often as the next one hears it; pooling hides the rest."""
+    heard: list[float | None] = list(_known_input_rates(config, spikes)[1:])
+    heard.append(None if spikes.outputs is None else float(spikes.outputs.mean()))
+    return [
+        rate if layer.pool == 1 else None for layer, rate in zip(config.layers, heard, strict=True)
+    ]
+
+
+def _estimate(
+    config: Config,
+    timing: Timing,
+    *,
+    confidence: float,
+    fidelity: Fidelity,
+    interval: tuple[float, float],
+    input_rates: Sequence[float],
+    firing_rates: Sequence[float | None],
+    in_domain: bool = True,
+    warnings: tuple[str, ...] = (),
+    correction: float = 1.0,
+    sample_cycles: tuple[float, ...] = (),
+) -> LatencyEstimate:
+    cycles = float(timing.cycles.mean()) * correction
+    layer_cycles = timing.layer_cycles.mean(axis=0) * correction
+    buckets = {name: value.mean(axis=0) * correction for name, value in timing.buckets.items()}
+    layers = tuple(
+        LayerEstimate(
+            name=layer.name,
+            input_rate=input_rates[index],
+            firing_rate=firing_rates[index],
+            cycles=float(layer_cycles[index]),
+            buckets={name: float(value[index]) for name, value in buckets.items()},
+        )
+        for index, layer in enumerate(config.layers)
+    )
+    return LatencyEstimate(
+        cycles=cycles,
+        microseconds=cycles / config.hardware.clock_mhz,
+        interval_cycles=interval,
+        confidence=confidence,
+        fidelity=fidelity,
+        in_domain=in_domain,
+        warnings=warnings,
+        layers=layers,
+        initiation_interval_cycles=float(np.mean(timing.initiation_interval_cycles)) * correction,
+        worst_case_cycles=max(sample_cycles) if sample_cycles else None,
+        sample_cycles=sample_cycles,
+    )
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    for column in columns:
+        if column in FLAT_KEYS or column in _RESULTS or column.startswith(_RESULT_GROUPS):
+            continue
+        raise ConfigError(f"unknown key {column!r} as a column; keys are: {', '.join(FLAT_KEYS)}")

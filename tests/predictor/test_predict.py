@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from synthetic_runs import synthetic_table
+
+from spikemeter.calibration.fit import fit_predictor
+from spikemeter.config import load_config
+from spikemeter.errors import ConfigError, InputError, PredictorError, RunFolderError
+from spikemeter.predictor import LatencyPredictor, predict_latency
+from spikemeter.predictor.intervals import OUTSIDE_FACTOR
+from spikemeter.predictor.timing import BUCKETS, statistics_timing, trace_timing
+
+CONTENT = {
+    "dataset": "nmnist-saccade",
+    "network": "8C3-MP2-12C3-MP2-10",
+    "surrogate": {"name": "atan", "slope": 2},
+    "training": {"epochs": 4},
+}
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run folder with the two files that a prediction reads."""
+    config = load_config(CONTENT)
+    rng = np.random.default_rng(0)
+    shapes = [(2, 16, 16), (8, 8, 8), (12 * 4 * 4,)]
+    arrays = {f"inputs_{i}": rng.random((6, 8, *shape)) < 0.15 for i, shape in enumerate(shapes)}
+    arrays["outputs"] = rng.random((6, 8, 10)) < 0.1
+    arrays["labels"] = np.arange(6)
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "config.yaml").write_text(config.to_yaml())
+    np.savez(path / "trace.npz", **arrays)
+    return path
+
+
+def trains(run_folder):
+    with np.load(run_folder / "trace.npz") as arrays:
+        return [arrays[f"inputs_{i}"] for i in range(3)]
+
+
+def test_a_configuration_is_predicted_from_its_hyperparameters(predictor):
+    estimate = predictor.estimate(CONTENT)
+    assert estimate.fidelity == "hyperparameters"
+    assert estimate.in_domain
+    assert estimate.warnings == ()
+    assert estimate.microseconds == pytest.approx(estimate.cycles / 100)
+    low, high = estimate.interval_cycles
+    assert low < estimate.cycles < high
+    assert sum(layer.cycles for layer in estimate.layers) == pytest.approx(estimate.cycles)
+    for layer in estimate.layers:
+        assert tuple(layer.buckets) == BUCKETS
+        assert sum(layer.buckets.values()) == pytest.approx(layer.cycles)
+        assert 0 < layer.firing_rate < 1
+    assert estimate.worst_case_cycles is None
+    assert estimate.sample_cycles == ()
+
+
+def test_every_form_of_a_configuration_gives_the_same(predictor, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(CONTENT))
+    expected = predictor.estimate(CONTENT)
+    for source in (load_config(CONTENT), path, str(path)):
+        assert predictor.estimate(source) == expected
+        assert predict_latency(source, predictor=predictor) == expected
+
+
+def test_knobs_move_the_prediction_as_the_runs_did(predictor):
+    def cycles(threshold):
+        return predictor.estimate({**CONTENT, "neuron": {"threshold": threshold}}).cycles
+
+    assert cycles(0.5) > 1.2 * cycles(1.5)
+
+
+def test_more_cores_and_a_faster_clock_need_no_calibration(predictor):
+    slow = predictor.estimate({**CONTENT, "hardware": {"neural_cores": [1, 1, 1]}})
+    fast = predictor.estimate(
+        {**CONTENT, "hardware": {"neural_cores": [8, 12, 10], "clock_mhz": 200}}
+    )
+    assert slow.in_domain
+    assert fast.in_domain
+    assert slow.cycles > 4 * fast.cycles
+    assert fast.microseconds == pytest.approx(fast.cycles / 200)
+
+
+def test_the_interval_grows_with_the_confidence(predictor):
+    widths = []
+    for confidence in (0.5, 0.8, 0.95, 0.999):
+        estimate = predictor.estimate(CONTENT, confidence=confidence)
+        assert estimate.confidence == confidence
+        low, high = estimate.interval_cycles
+        widths.append(math.log(high / low))
+    assert widths == sorted(set(widths))
+    assert "confidence: 0.999 needs 999 calibrated points" in estimate.warnings[0]
+
+
+def test_outside_the_domain_the_interval_widens_and_the_reason_is_given(predictor):
+    inside = predictor.estimate(CONTENT)
+    outside = predictor.estimate({**CONTENT, "training": {"epochs": 400}})
+    assert not outside.in_domain
+    assert outside.warnings == ("training.epochs: 400 is outside the calibrated 4 to 4",)
+    widths = [math.log(e.interval_cycles[1] / e.interval_cycles[0]) for e in (inside, outside)]
+    assert widths[1] == pytest.approx(OUTSIDE_FACTOR * widths[0])
+
+
+def test_a_private_data_set_is_predicted_from_its_statistics_outside_the_domain(predictor):
+    size = {"time_steps": 8, "statistics": [[5.0, 5.0]] * 8}
+    estimate = predictor.estimate({"network": "8C3-MP2-12", "input": size})
+    assert not estimate.in_domain
+    assert any(text.startswith("dataset: a private data set") for text in estimate.warnings)
+    assert estimate.layers[0].input_rate == pytest.approx(5 / 256)
+
+
+def test_an_unmeasured_frame_size_is_estimated_with_a_warning(predictor):
+    estimate = predictor.estimate({**CONTENT, "input": {"height": 17, "width": 17}})
+    assert any("17x17 frames of 8 steps" in text for text in estimate.warnings)
+    assert estimate.cycles > 0
+
+
+def test_a_run_folder_is_predicted_exactly_without_any_predictor(run_folder):
+    estimate = predict_latency(run_folder)
+    exact = trace_timing(load_config(CONTENT), trains(run_folder))
+    assert estimate.fidelity == "trace"
+    assert list(estimate.sample_cycles) == exact.cycles.tolist()
+    assert estimate.cycles == exact.cycles.mean()
+    assert estimate.interval_cycles == (estimate.cycles, estimate.cycles)
+    assert estimate.worst_case_cycles == exact.cycles.max()
+    assert estimate.in_domain
+    assert estimate.warnings == ()
+    for index, layer in enumerate(estimate.layers):
+        assert layer.cycles == exact.layer_cycles[:, index].mean()
+        for name in BUCKETS:
+            assert layer.buckets[name] == exact.buckets[name][:, index].mean()
+        assert layer.input_rate == pytest.approx(trains(run_folder)[index].mean())
+    assert estimate.layers[0].firing_rate is None
+    assert estimate.layers[2].firing_rate == pytest.approx(0.1, abs=0.03)
+
+
+def test_the_first_samples_of_a_trace_can_be_asked_for(run_folder):
+    every = predict_latency(run_folder).sample_cycles
+    assert predict_latency(run_folder, samples=2).sample_cycles == every[:2]
+    with pytest.raises(PredictorError, match="samples: must be at most the 6 samples"):
+        predict_latency(run_folder, samples=7)
+    for samples in (0, -1, True):
+        with pytest.raises(PredictorError, match="samples: must be at least 1"):
+            predict_latency(run_folder, samples=samples)
+
+
+def test_a_lower_fidelity_can_be_forced_and_a_higher_one_cannot(run_folder, predictor):
+    config = load_config(CONTENT)
+    statistics = predictor.estimate(run_folder, fidelity="statistics")
+    counts = [
+        x.reshape(6, 8, layer.in_channels, -1).sum(axis=3).astype(float)
+        for x, layer in zip(trains(run_folder), config.layers, strict=True)
+    ]
+    assert statistics.cycles == pytest.approx(statistics_timing(config, counts).cycles.mean())
+    assert statistics.fidelity == "statistics"
+    low, high = statistics.interval_cycles
+    exact = predictor.estimate(run_folder).cycles
+    assert low < statistics.cycles < high
+    assert statistics.cycles == pytest.approx(exact, rel=0.05)
+    lowest = predictor.estimate(run_folder, fidelity="hyperparameters", samples=3)
+    assert lowest == predictor.estimate(config)
+    with pytest.raises(PredictorError, match="allows hyperparameters at most, got 'trace'"):
+        predictor.estimate(config, fidelity="trace")
+    with pytest.raises(PredictorError, match="fidelity: must be one of"):
+        predictor.estimate(config, fidelity="guess")
+
+
+def test_spikes_are_looked_for_beside_the_configuration(run_folder, predictor, monkeypatch):
+    beside = run_folder / "mine.yaml"
+    beside.write_text(yaml.safe_dump({**CONTENT, "spikes": "trace.npz"}))
+    expected = predict_latency(run_folder)
+    assert predict_latency(beside) == expected
+    monkeypatch.chdir(run_folder)
+    assert predict_latency({**CONTENT, "spikes": "trace.npz"}) == expected
+    absolute = str(run_folder / "trace.npz")
+    assert predict_latency({**CONTENT, "spikes": absolute}) == expected
+
+
+def test_counts_are_predicted_at_the_fidelity_of_statistics(tmp_path, predictor):
+    config = load_config(CONTENT)
+    counts = [np.full((8, layer.in_channels), 3.0) for layer in config.layers]
+    np.savez(tmp_path / "c.npz", **{f"counts_{i}": x for i, x in enumerate(counts)})
+    source = {**CONTENT, "spikes": str(tmp_path / "c.npz")}
+    estimate = predictor.estimate(source)
+    assert estimate.fidelity == "statistics"
+    assert estimate.cycles == statistics_timing(config, [x[None] for x in counts]).cycles[0]
+    wide = predictor.estimate(CONTENT)
+    widths = [e.interval_cycles[1] / e.interval_cycles[0] for e in (estimate, wide)]
+    assert 1 < widths[0] < widths[1]
+    with pytest.raises(PredictorError, match="allows statistics at most"):
+        predictor.estimate(source, fidelity="trace")
+
+
+def test_spikes_that_do_not_fit_are_refused(tmp_path, run_folder):
+    other = {**CONTENT, "network": "4C3-MP2-10", "spikes": str(run_folder / "trace.npz")}
+    with pytest.raises(ConfigError, match=r"inputs_2: must not be there"):
+        predict_latency(other)
+    with pytest.raises(ConfigError, match="cannot read the spikes"):
+        predict_latency({**CONTENT, "spikes": str(tmp_path / "none.npz")})
+
+
+def test_an_incomplete_run_folder_is_refused(run_folder, predictor):
+    (run_folder / "trace.npz").unlink()
+    with pytest.raises(RunFolderError, match=r"holds no trace\.npz"):
+        predictor.estimate(run_folder)
+    assert predictor.estimate(run_folder, fidelity="hyperparameters").cycles > 0
+    (run_folder / "trace.npz").write_bytes(b"")
+    with pytest.raises(RunFolderError, match="cannot read the spikes"):
+        predictor.estimate(run_folder)
+
+
+def test_an_estimate_becomes_json_with_the_keys_of_a_simulation(run_folder):
+    estimate = predict_latency(run_folder)
+    report = json.loads(json.dumps(estimate.to_dict(), allow_nan=False))
+    assert report["samples"]["cycles"] == list(estimate.sample_cycles)
+    assert report["interval_cycles"] == [estimate.cycles, estimate.cycles]
+    assert [layer["name"] for layer in report["layers"]] == ["0:8C3", "1:12C3", "2:10"]
+    assert set(report["layers"][0]["buckets"]) == set(BUCKETS)
+    assert set(report) == {
+        "cycles",
+        "microseconds",
+        "interval_cycles",
+        "confidence",
+        "fidelity",
+        "in_domain",
+        "warnings",
+        "samples",
+        "layers",
+        "initiation_interval_cycles",
+        "worst_case_cycles",
+    }
+
+
+def test_many_rows_are_predicted_as_one_by_one(predictor):
+    rows = pd.DataFrame(
+        [
+            {"network": network, "neuron.threshold": threshold, "hardware.clock_mhz": clock}
+            for network in ("8C3-MP2-10", CONTENT["network"])
+            for threshold in (0.5, 1.0, 9.0)
+            for clock in (100, 250.0)
+        ]
+    ).assign(dataset="nmnist-saccade", **{"training.epochs": 4})
+    rows.index = rows.index + 100
+    many = predictor.predict(rows, confidence=0.8)
+    assert (many.index == rows.index).all()
+    for index, row in rows.iterrows():
+        one = predictor.estimate(
+            {
+                "dataset": "nmnist-saccade",
+                "network": row["network"],
+                "neuron": {"threshold": row["neuron.threshold"]},
+                "hardware": {"clock_mhz": row["hardware.clock_mhz"]},
+                "training": {"epochs": 4},
+            },
+            confidence=0.8,
+        )
+        got = many.loc[index]
+        assert got["cycles"] == pytest.approx(one.cycles, rel=1e-5)
+        assert got["microseconds"] == pytest.approx(one.microseconds, rel=1e-5)
+        bounds = (got["interval_cycles.low"], got["interval_cycles.high"])
+        assert bounds == pytest.approx(one.interval_cycles, rel=1e-5)
+        interval = got["initiation_interval_cycles"]
+        assert interval == pytest.approx(one.initiation_interval_cycles, rel=1e-5)
+        assert got["in_domain"] == one.in_domain
+        assert got["warnings"] == "; ".join(one.warnings)
+    assert not many["in_domain"].all()
+    assert many["in_domain"].any()
+
+
+def test_a_calibration_table_is_predicted_as_it_is(predictor, table):
+    predicted = predictor.predict(table)
+    error = np.log(predicted["cycles"].to_numpy() / table["cycles.mean"].to_numpy())
+    assert np.sqrt(np.mean(error**2)) < 0.15
+    assert predicted["in_domain"].all()
+    stored = predictor.table()
+    assert stored["cycles.mean"].tolist() == table["cycles.mean"].tolist()
+    assert predictor.predict(stored)["cycles"].tolist() == predicted["cycles"].tolist()
+
+
+def test_no_rows_give_no_rows(predictor):
+    empty = predictor.predict(pd.DataFrame({"network": []}))
+    assert len(empty) == 0
+    assert "interval_cycles.low" in empty.columns
+
+
+def test_a_misspelt_column_is_refused(predictor):
+    rows = pd.DataFrame({"dataset": ["nmnist-saccade"], "network": ["10"], "neuron.betta": [1]})
+    with pytest.raises(InputError, match=r"unknown key 'neuron\.betta'"):
+        predictor.predict(rows)
+
+
+def test_fresh_points_fall_into_the_interval_about_as_often_as_it_says(predictor):
+    fresh = synthetic_table(60, seeds=1, seed=123)
+    predicted = predictor.predict(fresh, confidence=0.8)
+    measured = fresh["cycles.mean"]
+    low, high = predicted["interval_cycles.low"], predicted["interval_cycles.high"]
+    assert 0.65 <= ((low <= measured) & (measured <= high)).mean() <= 0.97
+
+
+def test_silent_networks_can_be_learned(tmp_path):
+    table = synthetic_table(12, seeds=1)
+    silent = table["neuron.threshold"] == table["neuron.threshold"].max()
+    for column in ("layers.firing_rate", "layers.output_rate"):
+        zeros = [[0.0] * len(rates) for rates in table[column]]
+        table[column] = [
+            z if s else r for z, s, r in zip(zeros, silent, table[column], strict=True)
+        ]
+    table["layers.input_rate"] = [
+        [rates[0], *[0.0] * (len(rates) - 1)] if s else rates
+        for s, rates in zip(silent, table["layers.input_rate"], strict=True)
+    ]
+    table.loc[silent, "status"] = "silent"
+    assert fit_predictor(table, tmp_path / "p")["runs"] == 12
+    assert LatencyPredictor.load(tmp_path / "p").estimate(CONTENT).cycles > 0
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = ["pandas", "xgboost", "pyarrow", "shap", "matplotlib", "torch", "sklearn"]
+    code = (
+        "import sys, spikemeter.predictor.predict, spikemeter.predictor.explanation;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
