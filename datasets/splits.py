@@ -104,14 +104,21 @@ def split_indices(
     tuple of ndarray of int64
         Numbers of the samples, classes mixed.
     """
-    keys = [hashlib.sha256(f"{name}:{number}".encode()).digest() for number in range(len(labels))]
-    order = np.array(sorted(range(len(labels)), key=keys.__getitem__), dtype=np.int64)
+    order = _shuffled(name, np.arange(len(labels)))
     part = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels[order] == label)
         ends = [round(len(members) * share) for share in (SHARES[0], SHARES[0] + SHARES[1])]
         part[members] = np.searchsorted(ends, np.arange(len(members)), side="right")
-    return order[part == 0], order[part == 1], order[part == 2]
+    # Shuffled again: classes cross the ends of the shares at different places of the first order
+    train, validation, test = (_shuffled(f"{name}:split", order[part == i]) for i in range(3))
+    return train, validation, test
+
+
+def _shuffled(name: str, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order sample numbers by their hash, so that no library's random stream matters."""
+    keys = {number: hashlib.sha256(f"{name}:{number}".encode()).digest() for number in numbers}
+    return np.array(sorted(numbers, key=keys.__getitem__), dtype=np.int64)
 
 
 def _mnist_images() -> LabelledImages:

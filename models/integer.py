@@ -295,7 +295,7 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
         arrays[f"weight_{index}"] = layer.weight
         arrays[f"bias_{index}"] = layer.bias
         for name in _SCALARS:
-            arrays[f"{name}_{index}"] = np.int64(getattr(layer, name)).reshape(())
+            arrays[f"{name}_{index}"] = np.array(getattr(layer, name), dtype=np.int64)
     write_arrays(path, arrays)
 
 
@@ -399,4 +399,4 @@ def _pooled(spikes: NDArray[np.bool_], geometry: Layer) -> NDArray[np.bool_]:
     pool, height, width = geometry.pool, geometry.pooled_height, geometry.pooled_width
     whole = spikes[:, :, : height * pool, : width * pool]
     squares = whole.reshape(*spikes.shape[:2], height, pool, width, pool)
-    return squares.any(axis=(3, 5))
+    return np.asarray(squares.any(axis=(3, 5)))

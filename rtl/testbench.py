@@ -125,7 +125,7 @@ class Bench:
         return done
 
     async def _buckets(self) -> list[list[int]]:
-        counts = []
+        counts: list[list[int]] = []
         for layer in range(self.job["layers"]):
             self.dut.perf_layer_i.value = layer
             counts.append([])
@@ -149,7 +149,7 @@ class Bench:
         return words
 
 
-@cocotb.test()
+@cocotb.test()  # type: ignore[untyped-decorator]  # cocotb gives it no type
 async def run_job(dut: Any) -> None:
     """Run the job that the environment names."""
     path = Path(os.environ[JOB_VARIABLE])
