@@ -16,7 +16,7 @@ test: $(READY)  ## run all tests
 lint: $(READY) wheel  ## ruff, import arrows, Verilator lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PYTHONPATH=$(BUILT) $(BIN)/lint-imports
+	cd $(BUILT) && ../../$(BIN)/lint-imports --no-cache --config ../../pyproject.toml
 	$(BIN)/python -m spikemeter.rtl.lint
 
 types: $(READY) wheel  ## mypy --strict on the built package

@@ -1,0 +1,167 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import spikemeter.calibration
+from spikemeter.calibration.plan import Plan, Range, read_plan
+from spikemeter.errors import ConfigError
+
+PLAN = {
+    "base": {"dataset": "nmnist-saccade", "training": {"epochs": 2}},
+    "vary": {
+        "network": ["8C3-MP2-10", "8C3-MP2-16C3-MP2-10"],
+        "neuron.beta": {"low": 0.3, "high": 0.99},
+        "training.lr": {"low": 3e-4, "high": 2e-2, "log": True},
+        "training.weight_bits": {"low": 2, "high": 8},
+    },
+    "sampler": "sobol",
+    "runs": 64,
+    "seed": 1,
+}
+
+
+def shipped(name: str) -> Plan:
+    return read_plan(Path(spikemeter.calibration.__file__).parent / f"{name}.yaml")
+
+
+def plan_of(**changes) -> Plan:
+    content = PLAN | changes
+    return Plan.model_validate({key: value for key, value in content.items() if value is not None})
+
+
+def refusal(tmp_path: Path, **changes) -> str:
+    path = tmp_path / "plan.yaml"
+    content = {key: value for key, value in (PLAN | changes).items() if value is not None}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_plan(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_points_fill_the_ranges_evenly():
+    configs = plan_of().configs
+    assert len(configs) == 64
+    assert {config.training.epochs for config in configs} == {2}
+    networks = [config.network for config in configs]
+    assert networks.count("8C3-MP2-10") == networks.count("8C3-MP2-16C3-MP2-10") == 32
+    betas = sorted(config.neuron.beta for config in configs)
+    assert all(abs(beta - (0.3 + 0.69 * (i + 0.5) / 64)) < 0.012 for i, beta in enumerate(betas))
+    below = sum(config.training.lr < math.sqrt(3e-4 * 2e-2) for config in configs)
+    assert below == 32
+    assert {config.training.weight_bits for config in configs} == {2, 3, 4, 5, 6, 7, 8}
+
+
+@pytest.mark.parametrize("sampler", ["halton", "sobol"])
+def test_a_longer_plan_starts_with_the_same_runs(sampler):
+    longer = plan_of(sampler=sampler, runs=64).configs
+    assert plan_of(sampler=sampler, runs=20).configs == longer[:20]
+    assert plan_of(sampler=sampler, runs=20, seed=2).configs != longer[:20]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("demo", 0.6), ("default", 0.45)])
+def test_no_two_knobs_of_a_shipped_plan_change_together(name, limit):
+    plan = shipped(name)
+    configs = plan.configs[: plan.runs]
+    columns = []
+    for key, variation in plan.vary.items():
+        section, _, inner = key.rpartition(".")
+        values = [getattr(getattr(c, section) if section else c, inner) for c in configs]
+        choices = list(variation) if isinstance(variation, tuple) else []
+        columns.append([choices.index(v) if choices else v for v in values])
+    correlation = np.corrcoef(columns) - np.eye(len(columns))
+    assert np.abs(correlation).max() < limit
+
+
+def test_the_seed_decides_the_points():
+    assert plan_of().configs == plan_of().configs
+    assert plan_of(seed=2).configs != plan_of().configs
+
+
+def test_repeats_are_the_first_points_with_other_seeds():
+    configs = plan_of(runs=5, repeats={"points": 2, "seeds": [7, 8]}).configs
+    assert len(configs) == 9
+    assert configs[:5] == plan_of(runs=5).configs
+    assert [config.training.seed for config in configs[5:]] == [7, 8, 7, 8]
+    points = [configs[0], configs[0], configs[1], configs[1]]
+    for repeat, point in zip(configs[5:], points, strict=True):
+        training = repeat.training.model_copy(update={"seed": point.training.seed})
+        assert repeat.model_copy(update={"training": training}) == point
+
+
+def test_a_grid_is_every_combination():
+    vary = {"network": ["8C3-10", "10"], "neuron.beta": [0.5, 0.6, 0.7]}
+    configs = plan_of(sampler="grid", runs=None, vary=vary).configs
+    assert [(config.network, config.neuron.beta) for config in configs] == [
+        (network, beta) for network in ["8C3-10", "10"] for beta in [0.5, 0.6, 0.7]
+    ]
+
+
+def test_points_that_coincide_are_one_run():
+    assert len(plan_of(vary={"network": ["8C3-10"]}).configs) == 1
+
+
+def test_a_key_of_the_base_is_kept_beside_the_one_that_varies():
+    base = {"dataset": "nmnist-saccade", "network": "10", "neuron": {"threshold": 0.4}}
+    (config,) = plan_of(base=base, vary={"neuron.beta": [0.5]}, runs=1).configs
+    assert (config.neuron.beta, config.neuron.threshold) == (0.5, 0.4)
+    assert base["neuron"] == {"threshold": 0.4}
+
+
+def test_a_range_ends_where_it_says():
+    assert Range(low=2, high=5).at(0) == 2
+    assert Range(low=1, high=100, log=True).at(0.5) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"run": 3}, ["unknown key 'run'", "runs"]),
+        ({"runs": None}, ["runs", "required with the sampler sobol", "nothing"]),
+        ({"runs": 0}, ["runs", "1", "0"]),
+        ({"samples": 65}, ["samples", "64", "65"]),
+        ({"sampler": "random"}, ["sampler", "'halton', 'sobol' or 'grid'", "'random'"]),
+        ({"vary": {}, "sampler": "grid"}, ["runs", "a grid runs every combination", "64"]),
+        ({"sampler": "grid", "runs": None}, ["vary.neuron.beta", "list of choices"]),
+        ({"base": 3}, ["base", "dictionary", "3"]),
+        ({"base": {}}, ["point 1 of the plan", "dataset"]),
+        ({"vary": {"neuron.beta": 3}}, ["vary.neuron.beta", "tuple", "3"]),
+        ({"vary": {"neuron.beta": []}}, ["vary.neuron.beta", "at least 1"]),
+        ({"vary": {"neuron.beta": {"low": 1}}}, ["vary.neuron.beta.high", "required"]),
+        ({"vary": {"neuron.beta": {"low": 1, "high": 1}}}, ["vary.neuron.beta", "below"]),
+        (
+            {"vary": {"training.lr": {"low": 0, "high": 1, "log": True}}},
+            ["vary.training.lr", "positive"],
+        ),
+        ({"vary": {"network": ["10"], "neuron.betta": [1]}}, ["unknown key 'neuron.betta'"]),
+        ({"vary": {"network": ["10", "8C2-10"]}}, ["of the plan: network", "'8C2'"]),
+        ({"vary": {"network": ["10"], "network.x": [1]}}, ["network", "keys and values", "'10'"]),
+        (
+            {"vary": {"network": ["10"], "neuron.beta": {"low": 0.5, "high": 1.5}}},
+            ["of the plan: neuron.beta", "less than or equal to 1"],
+        ),
+        ({"repeats": {"points": 1}}, ["repeats.seeds", "required"]),
+    ],
+)
+def test_a_refusal_names_key_rule_and_value(tmp_path, changes, parts):
+    message = refusal(tmp_path, **changes)
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_run_that_cannot_be_trained_is_refused(tmp_path):
+    base = {"input": {"time_steps": 1, "statistics": [[1, 2]]}}
+    assert "dataset: required to train" in refusal(tmp_path, base=base)
+
+
+def test_a_missing_plan_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read the plan"):
+        read_plan(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["demo", "default"])
+def test_shipped_plans_are_valid(name):
+    assert len(shipped(name).configs) >= 12

@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from spikemeter.config import DATASETS, Config, json_schema, load_config
+from spikemeter.errors import ConfigError, InputError
+
+BASE = {"dataset": "nmnist-saccade", "network": "8C3-MP2-10"}
+
+
+def refusal(**changes) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config({**BASE, **changes})
+    return str(caught.value)
+
+
+def test_every_key_but_data_and_network_has_a_default():
+    config = load_config(BASE)
+    assert config.neuron.beta == 0.9
+    assert config.training.seed == 0
+    assert [layer.name for layer in config.layers] == ["0:8C3", "1:10"]
+
+
+def test_statistics_stand_in_for_a_data_set():
+    config = load_config(
+        {"network": "8C3-6", "input": {"time_steps": 2, "statistics": [[1, 2], [3, 4.5]]}}
+    )
+    assert config.input.statistics == ((1.0, 2.0), (3.0, 4.5))
+    assert config.classes == 6
+
+
+def test_auto_cores_are_a_quarter_of_the_channels_and_at_most_16_for_dense():
+    config = load_config(BASE | {"network": "9C3-MP2-40-20", "training": {"population": 2}})
+    assert config.neural_cores == (3, 16, 16)
+    assert load_config(BASE | {"network": "1C3-10"}).neural_cores == (1, 10)
+
+
+def test_yaml_dict_and_object_mean_the_same(tmp_path: Path):
+    config = load_config(BASE | {"hardware": {"neural_cores": [2, 5]}, "neuron": {"beta": 0.5}})
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(path) == config
+    assert load_config(str(path)) == config
+    assert load_config(tmp_path) == config
+    assert load_config(config) is config
+    assert load_config(config.model_dump()) == config
+
+
+def test_the_digest_knows_every_setting_but_not_how_it_was_written():
+    config = load_config(BASE)
+    assert config.digest == load_config(BASE | {"neuron": {"beta": "0.9"}}).digest
+    assert config.digest != load_config(BASE | {"neuron": {"beta": 0.91}}).digest
+    assert config.digest != load_config(BASE | {"hardware": {"clock_mhz": 50}}).digest
+    assert len(config.digest) == 64
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(BASE) + "training: {lr: 1e-3}\n", encoding="utf-8")
+    assert load_config(path).training.lr == 0.001
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"netwrok": "10"}, ["unknown key 'netwrok'", "network"]),
+        ({"neuron": {"betta": 1}}, ["unknown key 'neuron.betta'", "beta", "threshold"]),
+        ({"surrogate": {"name": "sgd"}}, ["surrogate.name", "'fast_sigmoid' or 'atan'", "'sgd'"]),
+        ({"dataset": "mnist"}, ["dataset", "nmnist-saccade", "'mnist'"]),
+        ({"dataset": None}, ["dataset", "input.statistics"]),
+        ({"network": "8C3-MP2-20"}, ["network", "10 neurons", "20", "8C3-MP2-20"]),
+        ({"network": "8C3-MP7-10"}, ["network", "'MP7'", "pooling"]),
+        ({"network": 10}, ["network", "string", "10"]),
+        ({"neuron": {"beta": 1.01}}, ["neuron.beta", "less than or equal to 1", "1.01"]),
+        ({"neuron": {"beta": "x"}}, ["neuron.beta", "valid number", "'x'"]),
+        ({"neuron": {"beta": True}}, ["neuron.beta", "true or false"]),
+        ({"neuron": None}, ["neuron", "dictionary", "None"]),
+        ({"training": {"epochs": True}}, ["training.epochs", "true or false"]),
+        ({"training": {"epochs": 1.5}}, ["training.epochs", "integer", "1.5"]),
+        ({"training": {"lr": float("nan")}}, ["training.lr", "finite", "nan"]),
+        ({"training": {"weight_bits": 9}}, ["training.weight_bits", "8", "9"]),
+        ({"training": {"population": 3}}, ["training.population", "divide", "3"]),
+        ({"training": {"seed": -1}}, ["training.seed", "-1"]),
+        ({"hardware": {"neural_cores": [9, 10]}}, ["hardware.neural_cores.0", "8", "0:8C3", "9"]),
+        ({"hardware": {"neural_cores": [1]}}, ["hardware.neural_cores", "2 numbers", "[1]"]),
+        ({"hardware": {"neural_cores": "many"}}, ["hardware.neural_cores", "'auto'", "'many'"]),
+        ({"hardware": {"neural_cores": [True, 1]}}, ["hardware.neural_cores", "true or false"]),
+        ({"hardware": {"membrane_bits": 4}}, ["hardware.membrane_bits", "'auto'", "8", "4"]),
+        ({"hardware": {"taps_per_cycle": 9}}, ["hardware.taps_per_cycle", "1", "9"]),
+        ({"input": {"height": 35}}, ["input.height", "34", "35"]),
+        ({"input": {"channels": 1}}, ["input.channels", "2", "1"]),
+        ({"input": {"time_steps": 0}}, ["input.time_steps", "1", "0"]),
+        ({"input": {"statistics": [[1, 2]]}}, ["input.statistics", "8 rows", "1 rows"]),
+        ({"input": {"statistics": []}}, ["input.statistics", "8 rows", "0 rows"]),
+        (
+            {"input": {"time_steps": 1, "statistics": [[1, 300]]}},
+            ["input.statistics", "256 pixels", "300"],
+        ),
+        ({"input": {"time_steps": 1, "statistics": [[-1, 2]]}}, ["input.statistics.0.0", "-1"]),
+    ],
+)
+def test_a_refusal_names_key_rule_and_value(changes, parts):
+    message = refusal(**changes)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_an_object_is_checked_like_a_file():
+    with pytest.raises(ValidationError, match=r"network: the kernel must be one of"):
+        Config(dataset="nmnist-saccade", network="8C2-10")
+    with pytest.raises(ValidationError, match=r"hardware\.neural_cores\.0: must be at most the 8"):
+        Config(**BASE, hardware={"neural_cores": [9, 10]})
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"dataset: [", "not valid YAML"),
+        (b"- 1\n", "must hold keys and values, got list"),
+        (b"", "must hold keys and values, got NoneType"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content, part):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=part) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_bad_input(tmp_path: Path):
+    with pytest.raises(InputError, match="No such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=5), st.integers()),
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*Config.model_fields, "other"]),
+        st.one_of(
+            scalars,
+            st.dictionaries(
+                st.sampled_from(["beta", "height", "neural_cores", "statistics", "lr", "seed"]),
+                scalars,
+            ),
+        ),
+    )
+)
+def test_anything_is_a_valid_configuration_or_one_sentence(content):
+    try:
+        config = load_config(content)
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert load_config(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_the_schema_describes_every_key_and_refuses_others():
+    schema = json_schema()
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == set(Config.model_fields)
+    assert schema["required"] == ["network"]
+    assert schema["$defs"]["NeuronConfig"]["properties"]["beta"]["maximum"] == 1
+
+
+def test_registered_data_sets_have_sizes():
+    for spec in DATASETS.values():
+        assert min(spec.classes, spec.channels, spec.height, spec.width) >= 1
