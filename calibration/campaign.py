@@ -23,15 +23,19 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import yaml
+from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import InputError, MissingToolError, RunFolderError, SpikeMismatchError
+from ..files import write_whole
+from ..network import Layer
 from ..predictor.features import row_from_config
+from ..predictor.timing import spike_taps
 from .plan import Plan
 from .table import TABLE_NAME, read_rows, table_of, write_table
 
@@ -63,6 +67,7 @@ CRASHED = "crashed"
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, what is done of it, and how much there is."""
 
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -221,6 +226,8 @@ def simulate_run(run: Run, samples: int) -> tuple[Simulation, SpikeTrains]:
     ------
     InputError
         If the run has fewer samples.
+    RunFolderError
+        If its recorded spikes are not those of its network.
     SpikemeterError
         If a tool is missing, or the simulation fails.
     """
@@ -234,7 +241,9 @@ def simulate_run(run: Run, samples: int) -> tuple[Simulation, SpikeTrains]:
     size = run.config.input
     shape = (samples, size.time_steps, size.channels, size.height, size.width)
     frames = recorded[:samples].reshape(shape)
-    return simulate(run.config, run.network, frames), network_spikes(run.network, frames)
+    expected = network_spikes(run.network, frames)
+    _check_trace(run, expected)
+    return simulate(run.config, run.network, frames), expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,16 +257,52 @@ class _Job:
     versions: Mapping[str, int]
 
 
+def _check_trace(run: Run, expected: SpikeTrains) -> None:
+    """Refuse recorded spikes that another network left: predictions from them would be wrong."""
+    names = [*(f"inputs_{index}" for index in range(len(run.inputs))), "outputs"]
+    computed = (*expected.inputs, expected.outputs)
+    for name, recorded, spikes in zip(names, (*run.inputs, run.outputs), computed, strict=True):
+        wrong = (recorded[: len(spikes)].reshape(spikes.shape) != spikes).reshape(len(spikes), -1)
+        if wrong.any():
+            raise RunFolderError(
+                f"cannot use {str(run.path / 'trace.npz')!r}: {name} must be what network.npz "
+                f"spikes, it differs in sample {int(wrong.any(axis=1).argmax())}; train again"
+            )
+
+
 def _start_worker() -> None:
-    """Print to stderr, since stdout is for results, and end at once when interrupted."""
+    """Print to stderr, since stdout is for results, and end at once when told to while idle."""
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt_once(*_: object) -> NoReturn:
+    """Interrupt, and let no further signal interrupt the tidying up."""
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, lambda *_: None)  # SIG_IGN fails if one is already on its way
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _tidy_ending() -> Iterator[None]:
+    """Let a worker that is told to end remove first what it has half written."""
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, _interrupt_once)
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(1)  # not raised: the pool would report it and give this process the next run
+    finally:
+        for number in _ENDING_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run_job(job: _Job) -> None:
     """Do one run and write its row, whatever comes of it; the body of a worker process."""
     try:
-        measured = measure(job.config, job.out / "runs" / job.run_id, job.samples)
+        with _tidy_ending():
+            measured = measure(job.config, job.out / "runs" / job.run_id, job.samples)
     except (MissingToolError, ImportError):
         raise  # no fault of this run: every other one would fail alike
     except SpikeMismatchError as error:
@@ -294,6 +339,7 @@ def _finish(jobs: Sequence[_Job], workers: int) -> Iterator[_Job]:
 
 
 def _finish_in_pool(jobs: Sequence[_Job], workers: int) -> Iterator[_Job]:
+    others = multiprocessing.active_children()
     with _single_threaded_children():
         pool = ProcessPoolExecutor(
             workers,
@@ -305,6 +351,11 @@ def _finish_in_pool(jobs: Sequence[_Job], workers: int) -> Iterator[_Job]:
             for future in as_completed(futures):
                 future.result()
                 yield futures[future]
+        except BaseException:  # no row will come of what still runs, so do not wait for it
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -331,9 +382,7 @@ def _prepare(plan: Plan, out: Path) -> None:
     except OSError as error:
         raise InputError(f"out: cannot make the folder {str(out)!r}: {error.strerror}") from error
     text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
-    temporary = out / f".plan.yaml.{os.getpid()}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(out / "plan.yaml")
+    write_whole(out / "plan.yaml", text.encode())
 
 
 def _row_path(out: Path, run_id: str) -> Path:
@@ -380,9 +429,18 @@ def _spike_columns(config: Config, spikes: SpikeTrains) -> dict[str, Any]:
         "layers.input_rate": [float(entering.mean()) for entering in spikes.inputs],
         "layers.firing_rate": [float(fired.mean()) for fired in spikes.fired],
         "layers.output_rate": [float(spikes.mean()) for spikes in leaving],
+        "layers.taps": [
+            _taps_per_spike(layer, entering)
+            for layer, entering in zip(config.layers, spikes.inputs, strict=True)
+        ],
         "input.events": frames.sum(axis=(3, 4)).mean(axis=0).ravel().tolist(),
         "samples": len(frames),
     }
+
+
+def _taps_per_spike(layer: Layer, spikes: NDArray[np.bool_]) -> float:
+    """Mean kernel taps inside the frame per spike; 0 without spikes."""
+    return float(spike_taps(layer, spikes).sum()) / max(int(spikes.sum()), 1)
 
 
 def _cycle_columns(simulation: Simulation) -> dict[str, Any]:

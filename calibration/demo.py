@@ -19,9 +19,10 @@ from ..errors import MissingToolError, SimulationError
 from ..predictor import LatencyPredictor
 from ..predictor.explanation import knob_importance, parity_plot, shap_plot
 from ..predictor.features import config_from_row
-from .campaign import Progress, run_campaign
+from .campaign import MISMATCH, Progress, run_campaign
 from .fit import fit_predictor
 from .plan import read_plan
+from .table import USABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,6 @@ _PLAN = Path(__file__).parent / "demo.yaml"
 _HELD_OUT = 4
 _CONFIDENCE = 0.9
 _SHOWN_KNOBS = 8
-_USABLE = ("ok", "silent")
 
 
 def run_demo(
@@ -91,7 +91,7 @@ def run_demo(
     return {
         "runs": len(table),
         "status": {str(k): int(v) for k, v in table["status"].value_counts().items()},
-        "spikes_match": bool((table["status"] != "mismatch").all()),
+        **_comparison(table),
         "fitted_on": len(fitted),
         "fit": scores,
         "held_out": points,
@@ -110,9 +110,11 @@ def show_demo(console: Console, report: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     states = ", ".join(f"{count} {status}" for status, count in report["status"].items())
-    equal = "equal the reference in every run" if report["spikes_match"] else "DIFFER somewhere"
+    equal = "equal the reference" if report["spikes_match"] else "DIFFER from the reference"
+    where = "in all of them" if report["spikes_match"] else f"in {len(report['mismatches'])}"
     console.print(
-        f"Trained and simulated {report['runs']} networks ({states}); RTL spikes {equal}.\n"
+        f"{report['runs']} networks ({states}). RTL and reference were compared for "
+        f"{report['compared']}: spikes {equal} {where}.\n"
         f"Fitted on {report['fitted_on']}, asked about {len(report['held_out'])} others:"
     )
     table = Table("network", "accuracy", "cycles", "predicted before", "from spikes", box=SIMPLE)
@@ -152,13 +154,28 @@ def show_demo(console: Console, report: Mapping[str, Any]) -> None:
 
 def _split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to fit on and rows to ask about: the last of the plan, whatever came of them."""
-    usable = table["status"].isin(_USABLE)
+    usable = table["status"].isin(USABLE)
     last = np.arange(len(table)) >= len(table) - _HELD_OUT
     fitted, held_out = table[usable & ~last], table[usable & last]
     if fitted.empty or held_out.empty:
         reasons = "; ".join(sorted(set(table["reason"].dropna())))
         raise SimulationError(f"too few runs could be measured to fit a predictor: {reasons}")
     return fitted.reset_index(drop=True), held_out.reset_index(drop=True)
+
+
+def _comparison(table: pd.DataFrame) -> dict[str, Any]:
+    """Say for how many runs RTL and reference were compared, and which did not get there."""
+    compared = table["spikes_match"].dropna()
+    return {
+        "compared": len(compared),
+        "spikes_match": bool(len(compared) and compared.all()),
+        "mismatches": _reasons(table[table["status"] == MISMATCH]),
+        "reasons": _reasons(table[table["reason"].notna()]),
+    }
+
+
+def _reasons(table: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(table["run_id"], table["reason"], strict=True))
 
 
 def _held_out_point(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import DATASETS, Config, load_config
 from ..errors import InputError
-from ..predictor.events import InputStatistics, expected_counts, input_events
+from ..predictor.events import InputStatistics, TapRatios, expected_counts, input_events
 from ..predictor.features import (
     FLAT_KEYS,
     categories_of,
@@ -30,6 +30,7 @@ from ..predictor.folder import PredictorParts, write_folder
 from ..predictor.intervals import Residuals, fit_domain
 from ..predictor.predict import mean_cycles
 from ..predictor.sparsity import SparsityModel, fit_sparsity, logit
+from ..predictor.timing import even_taps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +44,9 @@ _FOLDS = 10
 _LEAVE_ONE_OUT_UP_TO = 20
 _USABLE = ("ok", "silent")
 _RATES = ("layers.input_rate", "layers.firing_rate", "layers.output_rate")
-_NEEDED = ("status", *FLAT_KEYS, *_RATES, "input.events", "cycles.mean")
-_KEPT = ("run_id", "status", *FLAT_KEYS, *_RATES, "input.events", "cycles.mean")
+_MEASURED = (*_RATES, "layers.taps", "input.events", "cycles.mean")
+_NEEDED = ("status", *FLAT_KEYS, *_MEASURED)
+_KEPT = ("run_id", *_NEEDED)
 
 
 class Scores(TypedDict):
@@ -61,8 +63,9 @@ class FitReport(TypedDict):
     ``runs`` were used, in ``points`` that differ in more than their seed or hardware; ``left_out``
     were not usable. ``noise_floor_log`` is the pooled standard deviation of log cycles over seeds
     of one point, None without repetitions. ``scores`` are by predictor: ``hyperparameters``
-    (the one fitted), ``statistics`` (measured rates, spread evenly), and the baselines ``mean``
-    and ``mean_firing_rate``. ``firing_rate_r2`` is of the logit of the rate of every layer.
+    (the one fitted), ``statistics`` (measured rates, spread evenly over steps and channels), and
+    the baselines ``mean`` and ``mean_firing_rate``. ``firing_rate_r2`` is of the logit of the rate
+    of every layer.
     """
 
     runs: int
@@ -71,7 +74,6 @@ class FitReport(TypedDict):
     noise_floor_log: float | None
     scores: dict[str, Scores]
     firing_rate_r2: float
-    correction: float
     predictor: str
 
 
@@ -86,6 +88,7 @@ class _Runs:
     input_rates: list[NDArray[np.float64]]
     firing_rates: list[NDArray[np.float64]]
     output_rates: list[NDArray[np.float64]]
+    taps: list[NDArray[np.float64]]
     measured_events: list[NDArray[np.float64]]
 
 
@@ -106,7 +109,8 @@ def fit_predictor(
         Predictor folder to write, whole or not at all; an older one is replaced.
     statistics : mapping, optional
         What is known of data sets; frame sizes that occur in the table but not here are filled in
-        with the mean of the events that its runs received.
+        with the mean of the events that its runs received. Default: `dataset_statistics` of the
+        data sets and frame sizes of the table.
 
     Returns
     -------
@@ -119,7 +123,8 @@ def fit_predictor(
         If a column is missing, a value is impossible, or fewer than `MIN_RUNS` runs are usable.
     """
     runs = _usable_runs(table)
-    known = _known_statistics(runs, statistics or {})
+    ratios = _tap_ratios(runs)
+    known = _known_statistics(runs, _measured(runs) if statistics is None else statistics)
     events = [input_events(config, known)[0] for config in runs.configs]
     categories = categories_of(runs.configs)
     features = [
@@ -127,13 +132,12 @@ def fit_predictor(
         for config, known_events in zip(runs.configs, events, strict=True)
     ]
     unseen = _unseen_rates(runs, features)
-    raw = runs.log_cycles - _log_cycles(runs.configs, events, unseen.output)
-    bias = _bias(raw, runs.groups)
+    errors = runs.log_cycles - _log_cycles(runs.configs, events, unseen.output, ratios)
     residuals = {
-        "hyperparameters": Residuals(error=raw - bias, group=runs.groups),
-        "statistics": Residuals(error=_statistics_errors(runs), group=runs.groups),
+        "hyperparameters": Residuals(error=errors, group=runs.groups),
+        "statistics": Residuals(error=_statistics_errors(runs, ratios), group=runs.groups),
     }
-    baseline = runs.log_cycles - _log_cycles(runs.configs, events, unseen.mean_output)
+    baseline = runs.log_cycles - _log_cycles(runs.configs, events, unseen.mean_output, ratios)
     scores = {
         "hyperparameters": _scores(residuals["hyperparameters"].error, runs.log_cycles),
         "statistics": _scores(residuals["statistics"].error, runs.log_cycles),
@@ -149,14 +153,13 @@ def fit_predictor(
         firing_rate_r2=_r2(
             logit(np.concatenate(runs.firing_rates)), logit(np.concatenate(unseen.firing))
         ),
-        correction=float(np.exp(bias)),
         predictor=str(out),
     )
     parts = PredictorParts(
         model=_model(runs, features, range(len(features))),
         domain=fit_domain(runs.configs, features, feature_names(categories), categories),
         residuals=residuals,
-        correction=report["correction"],
+        tap_ratios=ratios,
         statistics=known,
         table=_slim(runs.table),
         scores={key: value for key, value in report.items() if key != "predictor"},
@@ -244,6 +247,9 @@ def _usable_runs(table: pd.DataFrame) -> _Runs:
         column: [_rates(row, column, config) for row, config in zip(rows, configs, strict=True)]
         for column in _RATES
     }
+    taps = [
+        _per_layer(row, "layers.taps", config) for row, config in zip(rows, configs, strict=True)
+    ]
     return _Runs(
         table=used,
         configs=configs,
@@ -252,16 +258,24 @@ def _usable_runs(table: pd.DataFrame) -> _Runs:
         input_rates=rates["layers.input_rate"],
         firing_rates=rates["layers.firing_rate"],
         output_rates=rates["layers.output_rate"],
+        taps=taps,
         measured_events=[_events(row, config) for row, config in zip(rows, configs, strict=True)],
     )
 
 
-def _rates(row: Mapping[Any, Any], column: str, config: Config) -> NDArray[np.float64]:
-    rates = np.asarray(row[column], dtype=np.float64)
-    if rates.shape != (len(config.layers),):
+def _per_layer(row: Mapping[Any, Any], column: str, config: Config) -> NDArray[np.float64]:
+    values = np.asarray(row[column], dtype=np.float64)
+    if values.shape != (len(config.layers),):
         rule = f"must have {len(config.layers)} entries, one per weighted layer"
-        raise InputError(f"table: {column} {rule} of {config.network}, got {rates.tolist()}")
-    if not (np.isfinite(rates).all() and rates.min() >= 0 and rates.max() <= 1):
+        raise InputError(f"table: {column} {rule} of {config.network}, got {values.tolist()}")
+    if not (np.isfinite(values).all() and values.min() >= 0):
+        raise InputError(f"table: {column} must not be negative, got {values.tolist()}")
+    return values
+
+
+def _rates(row: Mapping[Any, Any], column: str, config: Config) -> NDArray[np.float64]:
+    rates = _per_layer(row, column, config)
+    if rates.max() > 1:
         raise InputError(f"table: {column} must lie between 0 and 1, got {rates.tolist()}")
     return rates
 
@@ -273,6 +287,28 @@ def _events(row: Mapping[Any, Any], config: Config) -> NDArray[np.float64]:
         rule = f"must have {shape[0]} steps of {shape[1]} channels"
         raise InputError(f"table: input.events {rule}, got {events.size} numbers")
     return events.reshape(shape)
+
+
+def _measured(runs: _Runs) -> dict[str, list[InputStatistics]]:
+    """Statistics of the data sets of a table, at its frame sizes."""
+    sizes: dict[str, set[tuple[int, int, int]]] = {}
+    for config in runs.configs:
+        size = config.input
+        if config.dataset is not None:
+            entry = (size.height, size.width, size.time_steps)
+            sizes.setdefault(config.dataset, set()).add(entry)
+    return {name: dataset_statistics(name, sorted(found)) for name, found in sizes.items()}
+
+
+def _tap_ratios(runs: _Runs) -> TapRatios:
+    """Mean over the convolutions whose spikes have a choice of taps; 1 if there are none."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for config, taps in zip(runs.configs, runs.taps, strict=True):
+        for index, (layer, per_spike) in enumerate(zip(config.layers, taps, strict=True)):
+            if layer.kernel > 1 and per_spike > 0:
+                found[index == 0].append(float(per_spike) / even_taps(layer))
+    entering, between = (float(np.mean(found[key])) if found[key] else 1.0 for key in (True, False))
+    return TapRatios(input=entering, hidden=between)
 
 
 def _known_statistics(
@@ -351,31 +387,29 @@ def _log_cycles(
     configs: Sequence[Config],
     events: Sequence[NDArray[np.float64]],
     output_rates: Sequence[NDArray[np.float64]],
+    ratios: TapRatios,
 ) -> NDArray[np.float64]:
     """Log cycles of the exact timing behind the given rates."""
     counts = [
         expected_counts(config, known_events, rates[:-1].tolist())
         for config, known_events, rates in zip(configs, events, output_rates, strict=True)
     ]
-    return np.log(mean_cycles(configs, counts)[0])
+    return np.log(mean_cycles(configs, counts, ratios)[0])
 
 
-def _statistics_errors(runs: _Runs) -> NDArray[np.float64]:
-    """Errors of the timing from measured rates, spread evenly: what counts cannot say."""
+def _statistics_errors(runs: _Runs, ratios: TapRatios) -> NDArray[np.float64]:
+    """Errors of the timing from measured rates: what counts cannot say.
+
+    Known counts per step and channel say more than these rates per layer, so an interval from
+    these errors is rather too wide than too narrow.
+    """
     counts = [
         expected_counts(config, events, rates[1:].tolist())
         for config, events, rates in zip(
             runs.configs, runs.measured_events, runs.input_rates, strict=True
         )
     ]
-    return runs.log_cycles - np.log(mean_cycles(runs.configs, counts)[0])
-
-
-def _bias(errors: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
-    """Mean error over points, or 0 if it is within two standard errors of none."""
-    means = np.array([errors[groups == group].mean() for group in np.unique(groups)])
-    bias = float(means.mean())
-    return bias if abs(bias) > 2 * means.std(ddof=1) / np.sqrt(len(means)) else 0.0
+    return runs.log_cycles - np.log(mean_cycles(runs.configs, counts, ratios)[0])
 
 
 def _noise_floor(runs: _Runs) -> float | None:

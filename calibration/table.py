@@ -7,7 +7,6 @@ Columns are the flat keys of the configuration (``neuron.beta``; ``hardware.neur
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -18,14 +17,18 @@ from pydantic import BaseModel
 
 from ..config import Config
 from ..errors import InputError
+from ..files import write_whole
 from ..predictor.features import FLAT_KEYS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SCHEMA", "TABLE_NAME", "read_rows", "read_table", "table_of", "write_table"]
+__all__ = ["SCHEMA", "TABLE_NAME", "USABLE", "read_rows", "read_table", "table_of", "write_table"]
 
 TABLE_NAME = "table.parquet"
+
+USABLE = ("ok", "silent")
+"""Statuses of runs that were measured; the others have a reason instead."""
 
 _NUMBERS = pa.list_(pa.float64())
 
@@ -38,6 +41,7 @@ _MEASURED: dict[str, pa.DataType] = {
     "layers.input_rate": _NUMBERS,
     "layers.firing_rate": _NUMBERS,
     "layers.output_rate": _NUMBERS,
+    "layers.taps": _NUMBERS,
     "layers.cycles": _NUMBERS,
     "input.events": _NUMBERS,
     "samples": pa.int64(),
@@ -89,11 +93,8 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as Parquet, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    """Write a table as Parquet, whole or not at all; `InputError` if that cannot be."""
+    write_whole(path, lambda file: pq.write_table(table, file))
 
 
 def read_rows(path: Path) -> pa.Table:
@@ -104,6 +105,8 @@ def read_rows(path: Path) -> pa.Table:
     InputError
         If the file cannot be read or is no calibration table of this version.
     """
+    if not path.is_file():  # Arrow would repeat the path and give no reason
+        raise InputError(f"cannot read the table {str(path)!r}: there is no such file")
     try:
         table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:

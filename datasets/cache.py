@@ -1,9 +1,7 @@
-"""Files that save work: written whole or not at all, and rebuilt when they are damaged."""
+"""Files that save work, rebuilt when they are damaged."""
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,29 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, MissingToolError
+from ..errors import InputError
+from ..files import CACHE_VARIABLE, write_whole
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "cached"]
-
-CACHE_VARIABLE = "SPIKEMETER_CACHE"
-"""Environment variable that names another folder for the cache."""
+__all__ = ["cached"]
 
 Arrays = Mapping[str, NDArray[Any]]
 Content = TypeVar("Content")
-
-
-def cache_folder() -> Path:
-    """Folder of the cached data: the user's cache, unless the environment names another."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    try:
-        from platformdirs import user_cache_path
-    except ImportError as error:
-        raise MissingToolError(
-            "caching data needs platformdirs, which is not installed; "
-            "install it with: pip install 'spikemeter[train]'"
-        ) from error
-    return user_cache_path("spikemeter")
 
 
 def cached(path: Path, read: Callable[[Arrays], Content], build: Callable[[], Arrays]) -> Content:
@@ -79,17 +61,9 @@ def _read(path: Path, read: Callable[[Arrays], Content]) -> Content | None:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
+        write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    except InputError as error:
         raise InputError(
-            f"cannot write the data cache {str(path)!r}: {error.strerror}; "
-            f"set {CACHE_VARIABLE} to a folder that can be written"
+            f"{error}; set {CACHE_VARIABLE} to a folder that can be written"
         ) from error

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..config import DATASETS, Config
 from ..errors import ConfigError, MissingToolError
-from .cache import Arrays, cache_folder, cached
+from ..files import cache_folder
+from .cache import Arrays, cached
 from .events import Recordings
 from .frames import DataSplits, EventFrames, bin_recordings
 from .saccade import SaccadeCamera, record

@@ -8,10 +8,8 @@ when it is read. No torch in here.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..config import Config, load_config
+from ..config import Config, load_config, read_yaml
 from ..errors import ConfigError, RunFolderError
+from ..files import new_folder, write_whole
 from ..network import Layer
 from ._arrays import read_arrays, write_arrays
 from .integer import IntegerNetwork, SpikeTrains, load_network, quantised_decay, save_network
@@ -144,7 +143,7 @@ def load_run(path: Path) -> Run:
     if not path.is_dir():
         raise RunFolderError(f"{str(path)!r} is not a run folder: there is no such folder")
     try:
-        config = load_config(path / _CONFIG)
+        config = load_config(read_yaml(path / _CONFIG, "configuration"))
     except ConfigError as error:
         raise RunFolderError(f"{str(path)!r} is not a usable run folder: {error}") from error
     result = _read_result(path / _RESULT, config)
@@ -162,49 +161,27 @@ def load_run(path: Path) -> Run:
     )
 
 
-@contextmanager
-def new_run_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `out` that takes its place when the block ends well.
-
-    An older run in `out` stays until then. A folder with anything else in it is refused at once.
+def new_run_folder(out: Path) -> AbstractContextManager[Path]:
+    """Give a temporary folder that becomes the run folder `out` when the block ends well.
 
     Parameters
     ----------
     out : Path
         New or empty folder, or one that holds a run and nothing else.
 
-    Yields
-    ------
-    Path
-        Folder to write into; it is removed if the block raises.
-
-    Raises
-    ------
-    RunFolderError
-        If `out` cannot be a run folder.
+    Returns
+    -------
+    context manager of Path
+        As `spikemeter.files.new_folder`; refuses with `RunFolderError`.
     """
-    out = Path(out).resolve()
-    _refuse_foreign(out)
-    folder = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot write the run folder {str(out)!r}: {error.strerror}"
-        ) from error
-    try:
-        yield folder
-        _refuse_foreign(out)
-        _replace_folder(out, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return new_folder(Path(out), _FILES, refusal=RunFolderError)
 
 
 def write_result(folder: Path, config: Config, result: dict[str, Any]) -> None:
     """Write ``config.yaml`` and ``result.json``."""
-    (folder / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    write_whole(folder / _CONFIG, config.to_yaml().encode())
     text = json.dumps(result, indent=2, allow_nan=False)
-    (folder / _RESULT).write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / _RESULT, f"{text}\n".encode())
 
 
 def write_network_and_trace(
@@ -217,35 +194,6 @@ def write_network_and_trace(
         shape = (*spikes.shape[:2], *_input_shape(layer.geometry))
         arrays[f"inputs_{index}"] = spikes.reshape(shape)
     write_arrays(folder / _TRACE, arrays)
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Refuse a place whose content would be lost."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RunFolderError(f"cannot write the run folder {str(out)!r}: a file has that name")
-    names = {entry.name for entry in out.iterdir()}
-    if foreign := sorted(names - _FILES):
-        raise RunFolderError(
-            f"cannot write the run folder {str(out)!r}: it holds {foreign[0]!r}, which is no part "
-            "of a run; name a new or empty folder"
-        )
-
-
-def _replace_folder(out: Path, folder: Path) -> None:
-    """Put `folder` in the place of `out`; between two renames there is neither, never half."""
-    if not out.exists():
-        folder.replace(out)
-        return
-    older = folder.with_name(f"{folder.name}.older")
-    out.replace(older)
-    try:
-        folder.replace(out)
-    except OSError:
-        older.replace(out)
-        raise
-    shutil.rmtree(older)
 
 
 def _read_result(path: Path, config: Config) -> dict[str, Any]:

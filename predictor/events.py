@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import PredictorError
+from .timing import even_taps
 
-__all__ = ["InputStatistics", "expected_counts", "input_events"]
+__all__ = ["InputStatistics", "TapRatios", "expected_counts", "expected_taps", "input_events"]
 
 # Where nothing else is known: halving the bins or the pixels of a frame makes its pixels and bins
 # denser, but by less than a factor of two, because events that meet in one bin count once.
@@ -62,6 +63,22 @@ class InputStatistics:
     def size(self) -> tuple[int, int, int]:
         """Height, width and time steps."""
         return self.height, self.width, self.time_steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapRatios:
+    """Kernel taps inside the frame per spike, relative to spikes spread evenly.
+
+    Above 1 where spikes keep to the middle of a frame, as those of a centred digit do.
+
+    Attributes
+    ----------
+    input, hidden : float
+        For the events that enter the network, and for the spikes between its layers.
+    """
+
+    input: float = 1.0
+    hidden: float = 1.0
 
 
 def input_events(
@@ -135,6 +152,17 @@ def expected_counts(
         shape = (config.input.time_steps, layer.in_channels)
         counts.append(np.full(shape, rate * layer.in_height * layer.in_width))
     return counts
+
+
+def expected_taps(
+    config: Config, counts: Sequence[NDArray[np.float64]], ratios: TapRatios
+) -> list[NDArray[np.float64]]:
+    """Kernel taps inside the frame of expected spikes, in the shapes of `counts`."""
+    taps = []
+    for index, (layer, count) in enumerate(zip(config.layers, counts, strict=True)):
+        ratio = ratios.hidden if index else ratios.input
+        taps.append(count * min(even_taps(layer) * ratio, layer.kernel**2))
+    return taps
 
 
 def _estimated(

@@ -7,7 +7,6 @@ formula. shap and matplotlib load when they are used.
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, MissingToolError
+from ..files import write_whole
 from .events import input_events
 from .features import config_from_row, knob_of, layer_features
 
@@ -228,11 +228,5 @@ def _tool(name: str) -> Any:
 
 
 def _write_png(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", dpi=_DPI)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=_DPI))
     return path

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,7 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import PredictorError
-from .events import InputStatistics
+from ..files import new_folder, write_whole
+from .events import InputStatistics, TapRatios
 from .features import CATEGORICAL_KEYS, feature_names
 from .intervals import Domain, Residuals
 from .sparsity import SparsityModel, load_booster, sparsity_model
@@ -54,8 +53,8 @@ class PredictorParts:
         What it was calibrated on.
     residuals : mapping
         Errors on unseen runs for ``"hyperparameters"`` and ``"statistics"``.
-    correction : float
-        Factor on cycles predicted from hyperparameters; 1 for none.
+    tap_ratios : TapRatios
+        Where spikes sit in their frames, measured.
     statistics : mapping
         Input statistics of known data sets by name.
     table : bytes
@@ -67,7 +66,7 @@ class PredictorParts:
     model: SparsityModel
     domain: Domain
     residuals: Mapping[str, Residuals]
-    correction: float
+    tap_ratios: TapRatios
     statistics: Mapping[str, tuple[InputStatistics, ...]]
     table: bytes
     scores: Mapping[str, Any]
@@ -87,6 +86,11 @@ class _Errors(_Strict):
     group: list[int]
 
 
+class _TapRatios(_Strict):
+    input: Annotated[float, Field(gt=0, lt=100)]
+    hidden: Annotated[float, Field(gt=0, lt=100)]
+
+
 class _Manifest(_Strict):
     schema_version: int
     spikemeter: str
@@ -96,7 +100,7 @@ class _Manifest(_Strict):
     categories: dict[str, tuple[str, ...]]
     datasets: tuple[str, ...]
     slopes: dict[str, tuple[float, float]]
-    correction: Annotated[float, Field(gt=0)]
+    tap_ratios: _TapRatios
     residuals: dict[str, _Errors]
     scores: dict[str, Any]
     files: dict[str, _File]
@@ -123,25 +127,15 @@ def write_folder(parts: PredictorParts, path: Path) -> None:
 
     Raises
     ------
-    PredictorError
+    InputError
         If something else than a predictor lies there, or it cannot be written.
     """
-    if path.exists() and not (path / _MANIFEST).is_file() and not _is_empty_folder(path):
-        raise PredictorError(f"out: must be new or an older predictor folder, got {str(path)!r}")
     files = _contents(parts)
     manifest = json.dumps(_manifest(parts, files).model_dump(mode="json"), indent=1)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            for name, content in {**files, _MANIFEST: manifest.encode()}.items():
-                (temporary / name).write_bytes(content)
-            temporary.chmod(0o755)
-            _put_in_place(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise PredictorError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    names = {*_LARGEST_BYTES, _MANIFEST}
+    with new_folder(path, names, refusal=PredictorError) as folder:
+        for name, content in {**files, _MANIFEST: manifest.encode()}.items():
+            write_whole(folder / name, content)
 
 
 def read_folder(path: Path) -> PredictorParts:
@@ -177,10 +171,6 @@ def read_folder(path: Path) -> PredictorParts:
         raise _refusal(path, f"its content does not fit together: {error}") from error
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
 def _contents(parts: PredictorParts) -> dict[str, bytes]:
     firing, output = parts.model.save()
     datasets = {
@@ -214,7 +204,7 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
         categories=dict(domain.categories),
         datasets=domain.datasets,
         slopes=dict(domain.slopes),
-        correction=parts.correction,
+        tap_ratios=_TapRatios(input=parts.tap_ratios.input, hidden=parts.tap_ratios.hidden),
         residuals={
             name: _Errors(error=entry.error.tolist(), group=entry.group.tolist())
             for name, entry in parts.residuals.items()
@@ -225,22 +215,6 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
             for name, content in files.items()
         },
     )
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename the new folder to its name; an older one steps aside and goes."""
-    if not path.exists():
-        temporary.rename(path)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    path.rename(old / path.name)
-    try:
-        temporary.rename(path)
-    except OSError:
-        (old / path.name).rename(path)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_manifest(path: Path) -> _Manifest:
@@ -314,7 +288,7 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
             )
             for name, entry in manifest.residuals.items()
         },
-        correction=manifest.correction,
+        tap_ratios=TapRatios(input=manifest.tap_ratios.input, hidden=manifest.tap_ratios.hidden),
         statistics={
             name: tuple(
                 InputStatistics(

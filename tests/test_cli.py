@@ -1,13 +1,17 @@
 import json
+import re
 import subprocess
 import sys
+import time
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
-from spikemeter import cli
+from spikemeter import cli, doctor
 from spikemeter.config import Config, load_config
 from spikemeter.errors import SpikeMismatchError
 from spikemeter.models.folder import new_run_folder, write_network_and_trace, write_result
@@ -176,7 +180,7 @@ def test_a_bad_plan_is_refused_before_anything_is_written(spikemeter, tmp_path):
         (["fly"], "fly"),
         (["train", "config.yaml"], "--out"),
         (["predict"], "RUN|CONFIG"),
-        (["predict", "x", "--fidelity", "guess"], "--fidelity"),
+        (["predict", "x", "--fidelity", "guess"], "one of hyperparameters, statistics, trace"),
         (["simulate", "x", "--samples", "many"], "--samples"),
         (["schema", "--loud"], "--loud"),
     ],
@@ -209,6 +213,81 @@ def test_a_campaign_without_a_compiler_trains_nothing(spikemeter, tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
+def test_recorded_spikes_of_another_network_are_refused(spikemeter, run_folder):
+    with np.load(run_folder / "trace.npz") as archive:
+        arrays = dict(archive)
+    for name, sample in (("outputs", 3), ("inputs_1", 1)):
+        arrays[name][sample, 0, 0] ^= True
+        np.savez(run_folder / "trace.npz", **arrays)
+        refused = spikemeter("simulate", run_folder, "--json")
+        assert_refused(refused, "trace.npz", f"{name} must be", f"sample {sample}")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(spikemeter, run_folder):
+    (run_folder / "config.yaml").unlink()
+    (run_folder / "config.yaml").mkdir()
+    for command in ("simulate", "predict"):
+        code, _, err = spikemeter(command, run_folder)
+        assert code == 2
+        assert "run/config.yaml': Is a directory" in err
+
+
+def test_a_training_that_diverged_is_one_sentence(spikemeter, config_file, tmp_path, monkeypatch):
+    result = {"status": "diverged", "seconds": 1.0}
+    run = SimpleNamespace(path=tmp_path / "run", result=result)
+    monkeypatch.setattr("spikemeter.models.run.train_run", lambda *_, **__: run)
+    code, out, err = spikemeter("train", config_file(), "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert out == (
+        f"{run.path}: diverged, a loss or gradient was not finite, so there is no network to "
+        "simulate; try a lower training.lr.\n"
+    )
+    _, out, _ = spikemeter("train", config_file(), "--out", tmp_path / "run", "--json")
+    assert json.loads(out) == {"run": str(run.path), **result}
+
+
+def test_a_training_that_is_told_to_end_leaves_nothing_behind(config_file, tmp_path):
+    path = config_file(training={"epochs": 10_000})
+    command = [sys.executable, "-m", "spikemeter.cli", "train", path, "--out", tmp_path / "run"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".run.*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, b"")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_scores_of_a_fit_are_a_table(spikemeter, tmp_path, monkeypatch):
+    scores = {"rmse_log": 0.123456789, "r2_log": 0.5, "mape": 0.0987654321}
+    report = {
+        "runs": 12,
+        "noise_floor_log": None,
+        "scores": {"hyperparameters": scores, "mean": scores},
+        "predictor": "somewhere",
+    }
+    monkeypatch.setattr("spikemeter.calibration.read_table", lambda path: None)
+    monkeypatch.setattr("spikemeter.calibration.fit_predictor", lambda table, out: report)
+    code, out, err = spikemeter("fit", "table", "--out", tmp_path / "predictor")
+    assert (code, err) == (0, "")
+    (row,) = [line for line in out.splitlines() if "hyperparameters" in line]
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        "hyperparameters", "0.123", "0.5", "0.0988",
+    ]  # fmt: skip
+    assert "noise_floor_log: no repeats" in out
+    assert "{" not in out
+
+
+def test_spikes_that_differ_in_the_demo_are_named(spikemeter, tmp_path, monkeypatch):
+    report = {"runs": 12, "mismatches": {"ab" * 32: "layer 0:3C3: step 1, neuron 2"}}
+    monkeypatch.setattr("spikemeter.calibration.demo.run_demo", lambda *_, **__: report)
+    code, out, err = spikemeter("demo", "--out", tmp_path / "demo", "--json")
+    assert (code, json.loads(out)) == (1, report)
+    assert "1 of 12 runs; run abababababab: layer 0:3C3: step 1, neuron 2" in err
+
+
 def test_a_missing_package_is_named_with_its_extra(spikemeter, config_file, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "spikemeter.models.run", None)
     monkeypatch.setattr("spikemeter.models.__getattr__", _without_torch)
@@ -225,7 +304,7 @@ def test_an_interruption_is_quiet(spikemeter, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("spikemeter.config.json_schema", interrupt)
-    assert spikemeter("schema") == (130, "", "")
+    assert spikemeter("schema") == (1, "", "")
 
 
 def test_a_mistake_of_ours_is_one_paragraph_unless_debugged(spikemeter, monkeypatch):
@@ -291,6 +370,34 @@ def test_doctor_reports_every_check(spikemeter, monkeypatch, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_doctor_looks_for_the_packages_that_the_project_asks_for():
+    text = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    extras = {"core": project["dependencies"], **project["optional-dependencies"]}
+    asked = {
+        name
+        for requirements in extras.values()
+        for name in (re.split(r"[<>=\[]", text)[0] for text in requirements)
+    }
+    known = {name: extra for extra, names in doctor._PACKAGES.items() for name in names}
+    assert {name.lower() for name in known} == {name.lower() for name in asked} - {"spikemeter"}
+    for name, extra in known.items():
+        assert any(text.lower().startswith(name.lower()) for text in extras[extra])
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        ("cocotb_tools", "pip install 'spikemeter[rtl]'"),
+        ("shap", "pip install 'spikemeter[explain]'"),
+        ("yaml", "pip install spikemeter"),
+        ("spikemeter", None),
+    ],
+)
+def test_the_remedy_for_a_module_is_its_extra(module, remedy):
+    assert doctor.package_remedy(module) == remedy
+
+
 def test_doctor_says_how_to_get_what_is_missing(spikemeter, monkeypatch):
     monkeypatch.setenv("PATH", "")
     code, out, _ = spikemeter("doctor", "--json")
@@ -312,6 +419,21 @@ def test_a_trace_is_predicted_without_calibration(spikemeter, run_folder):
     assert report["cycles"] == pytest.approx(sum(report["samples"]["cycles"]) / 3)
     for layer in report["layers"]:
         assert sum(layer["buckets"].values()) == pytest.approx(layer["cycles"])
+
+
+def test_prediction_and_simulation_take_the_same_samples_by_default(
+    spikemeter, run_folder, monkeypatch
+):
+    monkeypatch.setattr(cli, "_SAMPLES", 3)
+    for fidelity in ([], ["--fidelity", "trace"]):
+        _, out, _ = spikemeter("predict", run_folder, "--json", *fidelity)
+        assert len(json.loads(out)["samples"]["cycles"]) == 3
+    asked = []
+    monkeypatch.setattr(
+        "spikemeter.calibration.simulate_run", lambda run, samples: asked.append(samples) or 1 / 0
+    )
+    spikemeter("simulate", run_folder)
+    assert asked == [3]
 
 
 def test_a_prediction_is_drawn_with_its_layers(spikemeter, run_folder):
@@ -367,7 +489,7 @@ def test_simulation_and_trace_prediction_say_the_same(spikemeter, run_folder):
         assert {key: ours[key] for key in theirs} == theirs
     code, out, _ = spikemeter("simulate", run_folder)
     assert code == 0
-    assert f"mean of {SAMPLES} samples" in out
+    assert f"mean of the first {SAMPLES} samples" in out
     assert "Spikes equal the reference" in out
 
 

@@ -78,7 +78,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
         ({"neuron": {"beta": 1.01}}, ["neuron.beta", "less than or equal to 1", "1.01"]),
         ({"neuron": {"beta": "x"}}, ["neuron.beta", "valid number", "'x'"]),
         ({"neuron": {"beta": True}}, ["neuron.beta", "true or false"]),
-        ({"neuron": None}, ["neuron", "dictionary", "None"]),
+        ({"neuron": None}, ["neuron: should hold keys and values, got None"]),
         ({"training": {"epochs": True}}, ["training.epochs", "true or false"]),
         ({"training": {"epochs": 1.5}}, ["training.epochs", "integer", "1.5"]),
         ({"training": {"lr": float("nan")}}, ["training.lr", "finite", "nan"]),
@@ -88,6 +88,14 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
         ({"hardware": {"neural_cores": [9, 10]}}, ["hardware.neural_cores.0", "8", "0:8C3", "9"]),
         ({"hardware": {"neural_cores": [1]}}, ["hardware.neural_cores", "2 numbers", "[1]"]),
         ({"hardware": {"neural_cores": "many"}}, ["hardware.neural_cores", "'auto'", "'many'"]),
+        (
+            {"hardware": {"neural_cores": 8}},
+            ["hardware.neural_cores: should be a list (or 'auto'), got 8"],
+        ),
+        (
+            {"hardware": {"neural_cores": [0, 1]}},
+            ["hardware.neural_cores.0: should be greater than or equal to 1, got 0"],
+        ),
         ({"hardware": {"neural_cores": [True, 1]}}, ["hardware.neural_cores", "true or false"]),
         ({"hardware": {"membrane_bits": 4}}, ["hardware.membrane_bits", "'auto'", "8", "4"]),
         ({"hardware": {"taps_per_cycle": 9}}, ["hardware.taps_per_cycle", "1", "9"]),
@@ -124,6 +132,8 @@ def test_an_object_is_checked_like_a_file():
         (b"- 1\n", "must hold keys and values, got list"),
         (b"", "must hold keys and values, got NoneType"),
         (b"\xff\xfe\x00", "not UTF-8"),
+        (b"dataset: 2020-13-45", "not valid YAML: month must be in 1..12"),
+        (b"dataset: " + 20_000 * b"[", "nested too deeply"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content, part):

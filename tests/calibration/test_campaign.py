@@ -1,8 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from spikemeter.calibration import campaign, read_table, run_campaign
 from spikemeter.calibration.campaign import run_id_of, stage_versions
@@ -12,6 +18,8 @@ from spikemeter.config import load_config
 from spikemeter.errors import InputError, MissingToolError
 from spikemeter.predictor import predict_latency
 from spikemeter.predictor.features import config_from_row, row_from_config
+from spikemeter.predictor.timing import trace_timing
+from spikemeter.rtl import RTL_VERSION
 
 BASE = {
     "dataset": "nmnist-saccade",
@@ -37,6 +45,20 @@ def test_every_stage_has_a_version():
     versions = stage_versions()
     assert list(versions) == list(VERSIONS)
     assert all(isinstance(number, int) and number >= 1 for number in versions.values())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "cycles"), [("layer_serial", [4957, 4968]), ("step_pipelined", [4920, 4932])]
+)
+def test_cycles_are_those_of_this_version(schedule, cycles):
+    # Anything that changes these on purpose raises RTL_VERSION; tests/rtl holds timing to the RTL.
+    config = load_config(BASE | {"hardware": {"schedule": schedule, "encoder_width": 16}})
+    inputs = [
+        np.arange(np.prod(shape)).reshape(shape) * 7919 % 101 < 20
+        for shape in ((2, 3, 2, 10, 10), (2, 3, 16))
+    ]
+    timing = trace_timing(config, inputs)
+    assert (RTL_VERSION, timing.cycles.tolist()) == (1, cycles)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +197,41 @@ def test_a_damaged_row_is_measured_again(measured, tmp_path):
     (tmp_path / "rows" / f"{table['run_id'][1]}.parquet").write_bytes(b"half a row")
     assert run_campaign(plan, tmp_path).equals(table)
     assert len(jobs) == 3
+
+
+def test_a_row_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "rows").touch()
+    with pytest.raises(InputError, match=r"cannot write '.*row\.parquet'"):
+        write_table(table_of([{"run_id": "a"}]), tmp_path / "rows" / "row.parquet")
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        lambda process: os.killpg(process.pid, signal.SIGINT),  # Ctrl-C reaches every process
+        lambda process: process.terminate(),
+    ],
+    ids=["Ctrl-C", "kill"],
+)
+def test_an_interrupted_campaign_ends_at_once_and_leaves_no_half_run(tmp_path, interrupt):
+    plan = tmp_path / "plan.yaml"
+    base = BASE | {"training": {"epochs": 10_000}}
+    plan.write_text(yaml.safe_dump(PLAN | {"base": base}))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "spikemeter.cli", "calibrate", plan, "--out", out]
+    with subprocess.Popen(
+        [*command, "--workers", "2"], stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 100
+        while len(list(out.glob("runs/.*"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        interrupt(process)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert b"Traceback" not in err
+    assert sorted(path.name for path in out.iterdir()) == ["plan.yaml", "runs"]
+    assert list((out / "runs").iterdir()) == []
 
 
 @pytest.mark.rtl

@@ -126,10 +126,13 @@ def test_a_range_ends_where_it_says():
         ({"sampler": "random"}, ["sampler", "'halton', 'sobol' or 'grid'", "'random'"]),
         ({"vary": {}, "sampler": "grid"}, ["runs", "a grid runs every combination", "64"]),
         ({"sampler": "grid", "runs": None}, ["vary.neuron.beta", "list of choices"]),
-        ({"base": 3}, ["base", "dictionary", "3"]),
+        ({"base": 3}, ["base: should hold keys and values, got 3"]),
         ({"base": {}}, ["point 1 of the plan", "dataset"]),
-        ({"vary": {"neuron.beta": 3}}, ["vary.neuron.beta", "tuple", "3"]),
-        ({"vary": {"neuron.beta": []}}, ["vary.neuron.beta", "at least 1"]),
+        ({"vary": {"neuron.beta": 3}}, ["vary.neuron.beta: should be a list, got 3"]),
+        (
+            {"vary": {"neuron.beta": []}},
+            ["vary.neuron.beta: should be a list of 1 or more, got []"],
+        ),
         ({"vary": {"neuron.beta": {"low": 1}}}, ["vary.neuron.beta.high", "required"]),
         ({"vary": {"neuron.beta": {"low": 1, "high": 1}}}, ["vary.neuron.beta", "below"]),
         (

@@ -8,9 +8,9 @@ import pytest
 
 from spikemeter.config import DATASETS, load_config
 from spikemeter.datasets import SaccadeCamera, load_splits, splits
-from spikemeter.datasets.cache import CACHE_VARIABLE
 from spikemeter.datasets.frames import bin_recordings
 from spikemeter.errors import ConfigError
+from spikemeter.files import CACHE_VARIABLE
 
 LABELS = np.repeat(np.arange(10), 500)
 

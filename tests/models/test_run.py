@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def test_places_that_hold_something_else_are_refused_before_training(
     thesis = tmp_path / "home" / "thesis.tex"
     thesis.parent.mkdir()
     thesis.write_text("years of work")
-    with pytest.raises(RunFolderError, match=r"holds 'thesis\.tex', which is no part of a run"):
+    with pytest.raises(RunFolderError, match=r"holds 'thesis\.tex', which would be lost"):
         train_run(make_config(), thesis.parent)
     with pytest.raises(RunFolderError, match="a file has that name"):
         train_run(make_config(), thesis)
@@ -186,6 +187,20 @@ def edit_config(old: str, new: str) -> Callable[[Path], None]:
     return edit
 
 
+def without_numpy_header(folder: Path) -> None:
+    with np.load(folder / "trace.npz") as archive:
+        arrays = dict(archive)
+    labels = arrays.pop("labels")
+    np.savez(folder / "trace.npz", **arrays)
+    with zipfile.ZipFile(folder / "trace.npz", "a") as archive:
+        archive.writestr("labels.npy", labels.tobytes())
+
+
+def as_folder(folder: Path) -> None:
+    (folder / "config.yaml").unlink()
+    (folder / "config.yaml").mkdir()
+
+
 DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     (r"no such folder", shutil.rmtree),
     (r"config\.yaml.*No such file", lambda folder: (folder / "config.yaml").unlink()),
@@ -215,6 +230,8 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     (r"labels must be int64", edit_trace(labels=lambda labels: labels[:, None])),
     (r"labels 0 to 9", edit_trace(labels=lambda labels: labels + 10)),
     (r"trace\.npz", lambda folder: (folder / "trace.npz").write_bytes(b"PK\x03\x04")),
+    (r"trace\.npz': labels is not an array", without_numpy_header),
+    (r"configuration '[^']*run/config\.yaml': Is a directory", as_folder),
 ]  # fmt: skip
 
 
@@ -229,3 +246,17 @@ def test_a_damaged_run_folder_is_refused_in_one_sentence(
         load_run(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_arrays_that_would_fill_the_memory_are_refused_unread(
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run.path, folder)
+    monkeypatch.setattr("spikemeter.models._arrays._LARGEST_BYTES", 40_000)
+    assert (folder / "trace.npz").stat().st_size < 40_000
+    with pytest.raises(RunFolderError, match=r"arrays take \d+ bytes, at most 40000 are allowed"):
+        load_run(folder)
+    monkeypatch.setattr("spikemeter.models._arrays._LARGEST_BYTES", 300)
+    with pytest.raises(RunFolderError, match=r"it takes \d+ bytes, at most 300 are allowed"):
+        load_run(folder)

@@ -20,7 +20,7 @@ def table() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def folder(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fitted") / "predictor"
-    fit_predictor(table, path)
+    fit_predictor(table, path, statistics={})
     return path
 
 

@@ -16,7 +16,7 @@ from spikemeter.config import load_config
 from spikemeter.errors import ConfigError, InputError, PredictorError, RunFolderError
 from spikemeter.predictor import LatencyPredictor, predict_latency
 from spikemeter.predictor.intervals import OUTSIDE_FACTOR
-from spikemeter.predictor.timing import BUCKETS, statistics_timing, trace_timing
+from spikemeter.predictor.timing import BUCKETS, spike_taps, statistics_timing, trace_timing
 
 CONTENT = {
     "dataset": "nmnist-saccade",
@@ -161,7 +161,11 @@ def test_a_lower_fidelity_can_be_forced_and_a_higher_one_cannot(run_folder, pred
         x.reshape(6, 8, layer.in_channels, -1).sum(axis=3).astype(float)
         for x, layer in zip(trains(run_folder), config.layers, strict=True)
     ]
-    assert statistics.cycles == pytest.approx(statistics_timing(config, counts).cycles.mean())
+    taps = [
+        spike_taps(layer, x) for layer, x in zip(config.layers, trains(run_folder), strict=True)
+    ]
+    expected = statistics_timing(config, counts, taps).cycles.mean()
+    assert statistics.cycles == pytest.approx(expected)
     assert statistics.fidelity == "statistics"
     low, high = statistics.interval_cycles
     exact = predictor.estimate(run_folder).cycles
@@ -320,7 +324,7 @@ def test_silent_networks_can_be_learned(tmp_path):
         for s, rates in zip(silent, table["layers.input_rate"], strict=True)
     ]
     table.loc[silent, "status"] = "silent"
-    assert fit_predictor(table, tmp_path / "p")["runs"] == 12
+    assert fit_predictor(table, tmp_path / "p", statistics={})["runs"] == 12
     assert LatencyPredictor.load(tmp_path / "p").estimate(CONTENT).cycles > 0
 
 

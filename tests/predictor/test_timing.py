@@ -14,7 +14,7 @@ from random_networks import random_case, random_network
 from spikemeter.config import Config, load_config
 from spikemeter.models.integer import network_spikes
 from spikemeter.network import Layer
-from spikemeter.predictor.timing import BUCKETS, statistics_timing, trace_timing
+from spikemeter.predictor.timing import BUCKETS, spike_taps, statistics_timing, trace_timing
 
 
 def plain_step_cycles(
@@ -105,15 +105,39 @@ def test_no_spikes_cost_the_fixed_part() -> None:
     np.testing.assert_array_equal(statistics_timing(config, counts).cycles, timing.cycles)
 
 
-@pytest.mark.parametrize("density", [0.01, 0.05, 0.2, 0.6])
-def test_counts_alone_come_close(density: float) -> None:
-    config = small_config()
+def centred_trains(config: Config, density: float) -> tuple[np.ndarray, ...]:
+    """Spikes of a random network whose input keeps to the middle of the frame."""
     rng = np.random.default_rng(0)
-    network = random_network(config, rng)
-    trains = network_spikes(network, rng.random((16, 4, 2, 12, 12)) < density).inputs
+    weight = np.hanning(14)[1:-1]
+    chance = 2 * density * np.minimum(1, 2 * np.outer(weight, weight))
+    spikes = rng.random((16, 4, 2, 12, 12)) < chance
+    return network_spikes(random_network(config, rng), spikes).inputs
+
+
+@pytest.mark.parametrize("density", [0.01, 0.05, 0.2, 0.5])
+def test_counts_with_taps_come_close(density: float) -> None:
+    config = small_config()
+    trains = centred_trains(config, density)
     counts = [train.sum(axis=(3, 4)).astype(float) for train in trains]
-    exact, expected = trace_timing(config, trains), statistics_timing(config, counts)
-    assert np.abs(expected.cycles / exact.cycles - 1).mean() < 0.03
+    taps = [spike_taps(layer, train) for layer, train in zip(config.layers, trains, strict=True)]
+    exact, expected = trace_timing(config, trains), statistics_timing(config, counts, taps)
+    without = statistics_timing(config, counts)
+    np.testing.assert_allclose(expected.buckets["accumulate"], exact.buckets["accumulate"])
+    error = np.abs(expected.cycles / exact.cycles - 1).mean()
+    assert error < 0.01
+    assert error < np.abs(without.cycles / exact.cycles - 1).mean()
+
+
+@given(events=st.floats(0, 40), more=st.floats(0, 3))
+def test_more_expected_spikes_never_cost_less(events: float, more: float) -> None:
+    config = small_config()
+    cycles = [
+        statistics_timing(
+            config, [np.full((1, 4, 2), amount), np.full((1, 4, 8), amount)]
+        ).layer_cycles[0]
+        for amount in (events, events + more)
+    ]
+    assert (cycles[0] <= cycles[1] + 1e-9).all()
 
 
 def test_flattened_spikes_cost_the_same() -> None:
@@ -133,8 +157,12 @@ def test_arrays_that_do_not_fit_are_named() -> None:
     ]
     with pytest.raises(ValueError, match=r"inputs_1 must have shape .*\(samples, 4, 8, 6, 6\), go"):
         trace_timing(config, [trains[0], trains[1][:, :, :3]])
-    with pytest.raises(ValueError, match="inputs must be 2 arrays, one per weighted layer, got 1"):
+    with pytest.raises(ValueError, match=r"inputs must be 2 arrays, one per weighted layer, got 1"):
         trace_timing(config, trains[:1])
+    with pytest.raises(ValueError, match=r"inputs_0 must hold one sample or more, .* got 0"):
+        trace_timing(config, [train[:0] for train in trains])
+    with pytest.raises(ValueError, match=r"inputs_1 must hold one sample or more, .* got 2"):
+        trace_timing(config, [trains[0], np.concatenate([trains[1]] * 2)])
     with pytest.raises(ValueError, match=r"counts_0 must have shape \(samples, 4, 2\), got"):
         statistics_timing(config, [np.zeros((1, 3, 2)), np.zeros((1, 4, 8))])
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spikemeter.config import Config, load_config
 from spikemeter.predictor.events import expected_counts
 from spikemeter.predictor.features import row_from_config, surrogate_width
-from spikemeter.predictor.timing import statistics_timing
+from spikemeter.predictor.timing import even_taps, statistics_timing
 
 NETWORKS = ("8C3-MP2-10", "8C3-MP2-12C3-MP2-10", "6C5-MP2-24-10", "12C3v-8C3-MP4-10")
 
@@ -68,6 +68,7 @@ def synthetic_row(config: Config, rng: np.random.Generator, noise: float) -> dic
         "layers.input_rate": [float(events.mean()) / 256, *output[:-1]],
         "layers.firing_rate": firing,
         "layers.output_rate": output,
+        "layers.taps": [even_taps(layer) for layer in config.layers],
         "layers.cycles": timing.layer_cycles[0].tolist(),
         "input.events": events.ravel().tolist(),
         "samples": 64,
