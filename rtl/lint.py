@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ import numpy as np
 from ..config import Config, load_config
 from ..models.integer import IntegerLayer, IntegerNetwork
 from .generator import LINT_WAIVERS, SOURCES, top_source
-from .simulator import tool_environment
+from .toolchain import tool_environment, verilator_path
 
 __all__ = ["main"]
 
@@ -29,8 +28,7 @@ _CASES = (
 def main() -> int:
     """Lint all cases; return 0 if there is not one warning."""
     environment = tool_environment()
-    verilator = shutil.which("verilator", path=environment["PATH"])
-    assert verilator is not None
+    verilator = verilator_path(environment)
     status = 0
     for notation, (channels, height, width, steps), cores, encoder_width in _CASES:
         config = load_config(

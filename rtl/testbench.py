@@ -17,7 +17,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, First, RisingEdge, Timer
 from cocotb.utils import get_sim_time
 
-from ._job import JOB_VARIABLE, RESULT_NAME
+from .runners import JOB_VARIABLE, RESULT_NAME
 
 PERIOD_NS = 10
 
@@ -158,14 +158,13 @@ async def run_job(dut: Any) -> None:
     await bench.start()
     began, first = time.perf_counter(), get_sim_time("ns")
     try:
-        result: dict[str, Any] = {
-            "samples": [
-                await bench.run_one(words, index) for index, words in enumerate(job["samples"])
-            ],
-            "stream": await bench.run_stream([job["samples"][index] for index in job["stream"]]),
-        }
+        samples = [await bench.run_one(words, index) for index, words in enumerate(job["samples"])]
+        done = await bench.run_stream([job["samples"][index] for index in job["stream"]])
     except TimeoutError as error:
-        result = {"error": str(error)}
+        path.with_name(RESULT_NAME).write_text(json.dumps({"error": str(error)}))
+        return
     cycles = (get_sim_time("ns") - first) / PERIOD_NS
-    result["simulated_cycles_per_second"] = cycles / (time.perf_counter() - began)
+    result = {key: [sample[key] for sample in samples] for key in ("cycles", "buckets", "words")}
+    result["done_cycles"] = done
+    result["cycles_per_second"] = cycles / (time.perf_counter() - began)
     path.with_name(RESULT_NAME).write_text(json.dumps(result))
