@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..errors import SimulationError
 from .generator import LINT_WAIVERS, SOURCES
 from .packing import ConfigWrite
-from .toolchain import build_cached, run_tool, tool_environment, verilator_path
+from .toolchain import build_cached, log_excerpt, run_tool, tool_environment, verilator_path
 
 __all__ = ["RUNNERS", "Job", "Measured"]
 
@@ -85,6 +85,8 @@ class Measured:
         By sample and buffer, every packed word.
     done_cycles : list of int
         Cycle in which each inference of the stream was done.
+    stream_words : list of list of list of int
+        Every packed word of the last two inferences of the stream, by inference and buffer.
     cycles_per_second : float
         Simulated cycles per second, loading the network excluded.
     build_seconds : float
@@ -97,6 +99,7 @@ class Measured:
     buckets: list[list[list[int]]]
     words: list[list[list[int]]]
     done_cycles: list[int]
+    stream_words: list[list[list[int]]]
     cycles_per_second: float
     build_seconds: float
     simulator: str
@@ -109,7 +112,7 @@ def run_native(top: str, job: Job) -> Measured:
         verilator_path(environment), "--cc", "--exe", "--build", "-Wall", "-O3",
         "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
         "--top-module", "snn_top", "--Mdir", "obj", "-o", "engine",
-        "-CFLAGS", "-std=c++17 -O2", "-MAKEFLAGS", "OPT_FAST=-O2",
+        "-CFLAGS", "-std=c++17", "-MAKEFLAGS", "OPT_FAST=-O2",
         str(LINT_WAIVERS), *map(str, SOURCES), "snn_top.sv", str(_NATIVE_MAIN),
     ]  # fmt: skip
     folder, build_seconds = build_cached(
@@ -143,8 +146,7 @@ def run_cocotb(top: str, job: Job) -> Measured:
         run_tool(program, folder=work, environment=environment, log=work / "log")
         result = work / RESULT_NAME
         if not result.exists():
-            tail = " | ".join((work / "log").read_text(errors="replace").splitlines()[-12:])
-            raise SimulationError(f"the simulator gave no result: {tail}")
+            raise SimulationError(f"the simulator gave no result: {log_excerpt(work / 'log')}")
         measured: dict[str, Any] = json.loads(result.read_text())
     if "error" in measured:
         raise SimulationError(f"the simulation was stopped: {measured['error']}")
@@ -185,22 +187,26 @@ def _limbs_of(words: list[int], limbs: int) -> NDArray[np.uint32]:
 def _native_measured(
     job: Job, limbs: int, result: NDArray[np.uint32], seconds: float, build_seconds: float
 ) -> Measured:
-    counts = [len(halves[0]) for halves in job.addresses]
-    sizes = [1, job.layers * _BUCKETS, *(count * limbs for count in counts)]
-    body = result[2:].astype(np.int64)
-    samples, stream = np.split(body, [len(job.samples) * sum(sizes)])
+    counts = [len(halves[0]) * limbs for halves in job.addresses]
+    sizes = [1, job.layers * _BUCKETS, *counts]
+    ends = np.cumsum([len(job.samples) * sum(sizes), len(job.stream)])
+    samples, stream, last_two = np.split(result[2:], ends)
     cycles, buckets, words = [], [], []
     for sample in samples.reshape(len(job.samples), -1):
         parts = np.split(sample, np.cumsum(sizes)[:-1])
         cycles.append(int(parts[0][0]))
         buckets.append(parts[1].reshape(job.layers, _BUCKETS).tolist())
-        words.append([_words_of(part.astype("<u4"), limbs) for part in parts[2:]])
+        words.append([_words_of(part, limbs) for part in parts[2:]])
     simulated = int(result[0]) | int(result[1]) << 32
     return Measured(
         cycles=cycles,
         buckets=buckets,
         words=words,
         done_cycles=stream.tolist(),
+        stream_words=[
+            [_words_of(part, limbs) for part in np.split(half, np.cumsum(counts)[:-1])]
+            for half in last_two.reshape(2, -1)
+        ],
         cycles_per_second=simulated / seconds,
         build_seconds=build_seconds,
         simulator=f"C++ on Verilator {version('verilator')}",

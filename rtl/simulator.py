@@ -99,13 +99,17 @@ def simulate(
         If a compiler or package is missing; says how to get it.
     SimulationError
         If the simulator cannot be built, fails, or exceeds its cycles.
+    SpikeMismatchError
+        If overlapping inferences disturb each other.
     """
     size = config.input
     expected = (size.time_steps, size.channels, size.height, size.width)
     if inputs.ndim != 5 or inputs.shape[1:] != expected or not len(inputs):
         rule = f"(samples, {', '.join(map(str, expected))}) with at least one sample"
         raise ValueError(f"inputs must have shape {rule}, got {inputs.shape}")
-    measured = RUNNERS[runner](top_source(config, network), _job(config, network, inputs))
+    job = _job(config, network, inputs)
+    measured = RUNNERS[runner](top_source(config, network), job)
+    _check_stream(measured, job)
     return _simulation(config, measured)
 
 
@@ -167,6 +171,17 @@ def _cycle_limit(config: Config) -> int:
         total += phases * (layer.inputs * layer.kernel**2 + layer.out_height * layer.out_width)
         total += layer.inputs + 100
     return 2 * config.input.time_steps * total
+
+
+def _check_stream(measured: Measured, job: Job) -> None:
+    """Inferences that overlapped must leave the spikes that they leave alone."""
+    for number, words in zip(job.stream[-2:], measured.stream_words, strict=True):
+        for buffer, (streamed, alone) in enumerate(zip(words, measured.words[number], strict=True)):
+            if streamed != alone:
+                raise SpikeMismatchError(
+                    f"sample {number} leaves other spikes in buffer {buffer} when inferences "
+                    "overlap than when it runs alone"
+                )
 
 
 def _simulation(config: Config, measured: Measured) -> Simulation:

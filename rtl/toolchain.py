@@ -17,7 +17,14 @@ from pathlib import Path
 
 from ..errors import MissingToolError, SimulationError
 
-__all__ = ["build_cached", "missing_tools", "run_tool", "tool_environment", "verilator_path"]
+__all__ = [
+    "build_cached",
+    "log_excerpt",
+    "missing_tools",
+    "run_tool",
+    "tool_environment",
+    "verilator_path",
+]
 
 _PROGRAMS = {
     "g++": "Debian and Ubuntu: apt-get install g++",
@@ -125,15 +132,21 @@ def build_cached(
 def run_tool(
     command: Sequence[str], *, folder: Path, environment: dict[str, str], log: Path
 ) -> None:
-    """Run a program with its output in a log; a failure quotes the log's end."""
+    """Run a program with its output in a log, which a failure quotes."""
     with log.open("w") as output:
         status = subprocess.run(  # noqa: S603 - our own commands, no shell
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         ).returncode
     if status:
-        lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         name = Path(command[0]).name
-        raise SimulationError(f"{name} failed with status {status}: {' | '.join(lines)}")
+        raise SimulationError(f"{name} failed with status {status}: {log_excerpt(log)}")
+
+
+def log_excerpt(log: Path) -> str:
+    """Lines of a log that tell most: failed assertions and errors, or else its end."""
+    lines = log.read_text(errors="replace").splitlines()
+    telling = [line for line in lines if "Assertion failed" in line or "%Error" in line]
+    return " | ".join((telling or lines)[-_LOG_LINES:])
 
 
 def _cache_folder() -> Path:
