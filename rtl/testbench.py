@@ -17,7 +17,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, First, RisingEdge, Timer
 from cocotb.utils import get_sim_time
 
-from ._job import JOB_VARIABLE, RESULT_NAME
+from .runners import JOB_VARIABLE, RESULT_NAME
 
 PERIOD_NS = 10
 
@@ -33,10 +33,11 @@ class Bench:
     async def start(self) -> None:
         """Start the clock, reset, and load the network."""
         dut = self.dut
-        Clock(dut.clk_i, PERIOD_NS, unit="ns", impl="gpi").start()
+        dut.rst_ni.value = 0
         for port in ("go", "pipelined", "cfg_we", "in_valid", "out_ready", "peek_valid"):
             getattr(dut, f"{port}_i").value = 0
-        dut.rst_ni.value = 0
+        await Timer(PERIOD_NS, unit="ns")
+        Clock(dut.clk_i, PERIOD_NS, unit="ns", impl="gpi").start()
         await self.edge
         await self.edge
         dut.rst_ni.value = 1
@@ -98,10 +99,7 @@ class Bench:
         measured = {
             "cycles": cycles,
             "buckets": await self._buckets(),
-            "words": [
-                await self._words(buffer, addresses[inference % 2])
-                for buffer, addresses in enumerate(self.job["addresses"])
-            ],
+            "words": await self.read_buffers(inference % 2),
         }
         dut.out_ready_i.value = 1
         for _ in range(self.job["time_steps"]):
@@ -123,6 +121,13 @@ class Bench:
         done = [await self.done(self.job["limit_cycles"]) for _ in samples]
         await feeder
         return done
+
+    async def read_buffers(self, half: int) -> list[list[int]]:
+        """Read every packed word of one half of every buffer."""
+        return [
+            await self._words(buffer, halves[half])
+            for buffer, halves in enumerate(self.job["addresses"])
+        ]
 
     async def _buckets(self) -> list[list[int]]:
         counts: list[list[int]] = []
@@ -158,14 +163,16 @@ async def run_job(dut: Any) -> None:
     await bench.start()
     began, first = time.perf_counter(), get_sim_time("ns")
     try:
-        result: dict[str, Any] = {
-            "samples": [
-                await bench.run_one(words, index) for index, words in enumerate(job["samples"])
-            ],
-            "stream": await bench.run_stream([job["samples"][index] for index in job["stream"]]),
-        }
+        samples = [await bench.run_one(words, index) for index, words in enumerate(job["samples"])]
+        done = await bench.run_stream([job["samples"][index] for index in job["stream"]])
+        inferences = len(samples) + len(done)
+        last_two = [await bench.read_buffers(number % 2) for number in range(inferences)[-2:]]
     except TimeoutError as error:
-        result = {"error": str(error)}
+        path.with_name(RESULT_NAME).write_text(json.dumps({"error": str(error)}))
+        return
     cycles = (get_sim_time("ns") - first) / PERIOD_NS
-    result["simulated_cycles_per_second"] = cycles / (time.perf_counter() - began)
+    result = {key: [sample[key] for sample in samples] for key in ("cycles", "buckets", "words")}
+    result["done_cycles"] = done
+    result["stream_words"] = last_two
+    result["cycles_per_second"] = cycles / (time.perf_counter() - began)
     path.with_name(RESULT_NAME).write_text(json.dumps(result))

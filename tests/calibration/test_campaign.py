@@ -126,7 +126,7 @@ def measured(monkeypatch):
     jobs, results = [], {}
     monkeypatch.setattr(campaign, "_finish_in_pool", finish(jobs, results))
     monkeypatch.setattr(campaign, "_warm_data", lambda configs, report: None)
-    monkeypatch.setattr("spikemeter.rtl.simulator.tool_environment", dict)
+    monkeypatch.setattr("spikemeter.rtl.toolchain.tool_environment", dict)
     return jobs, results
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,15 +13,16 @@ from spikemeter.config import load_config
 from spikemeter.errors import MissingToolError, SimulationError, SpikeMismatchError
 from spikemeter.models.integer import IntegerNetwork, network_spikes
 from spikemeter.predictor.timing import BUCKETS, trace_timing
-from spikemeter.rtl import check_spikes, simulate, simulator
+from spikemeter.rtl import check_spikes, simulate, simulator, top_source
+from spikemeter.rtl.runners import RUNNERS
 
 pytestmark = pytest.mark.rtl
 
 
-def check(case: Case) -> None:
+def check(case: Case, runner: Literal["native", "cocotb"] = "cocotb") -> None:
     expected = network_spikes(case.network, case.inputs)
     timing = trace_timing(case.config, expected.inputs)
-    simulation = simulate(case.config, case.network, case.inputs)
+    simulation = simulate(case.config, case.network, case.inputs, runner=runner)
     check_spikes(simulation, expected, case.config.layers)
     np.testing.assert_array_equal(simulation.cycles, timing.cycles)
     np.testing.assert_array_equal(simulation.layer_cycles, timing.layer_cycles)
@@ -32,9 +34,49 @@ def check(case: Case) -> None:
     assert simulation.simulated_cycles_per_second > 0
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_random_networks_fire_and_cost_what_the_models_say(seed: int) -> None:
-    check(random_case(seed))
+# Among these: convolutions with and without padding, 5x5 kernels, pooling, both schedules, one time
+# step, cores that do not divide channels, empty and full inputs.
+@pytest.mark.parametrize(
+    ("runner", "seed"),
+    [*(("cocotb", seed) for seed in (2, 5, 16, 17, 24, 28)), ("native", 5), ("native", 17)],
+)
+def test_random_networks_fire_and_cost_what_the_models_say(
+    runner: Literal["native", "cocotb"], seed: int
+) -> None:
+    check(random_case(seed), runner)
+
+
+def test_the_first_inference_after_reset_waits_for_cleared_layers() -> None:
+    # The last layers are still clearing when the first could start.
+    config = load_config(
+        {
+            "network": "1C1-8C1-MP4-1",
+            "input": {
+                "height": 32, "width": 32, "channels": 1, "time_steps": 1, "statistics": [[0.0]]
+            },
+            "hardware": {"neural_cores": [1, 1, 1], "encoder_width": 128},
+        }
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    inputs = rng.random((2, 1, 1, 32, 32)) < 0.02
+    check(Case(config=config, network=random_network(config, rng), inputs=inputs))
+
+
+def test_one_core_for_each_output_and_several_inputs() -> None:
+    # Every event takes one cycle, so accumulations follow each other at the same address.
+    config = load_config(
+        {
+            "network": "3",
+            "input": {
+                "height": 3, "width": 5, "channels": 2, "time_steps": 3,
+                "statistics": [[0.0, 0.0]] * 3,
+            },
+            "hardware": {"neural_cores": [3], "encoder_width": 8},
+        }
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    inputs = rng.random((3, 3, 2, 3, 5)) < 0.7
+    check(Case(config=config, network=random_network(config, rng), inputs=inputs))
 
 
 @pytest.mark.parametrize("density", [0.0, 1.0])
@@ -85,11 +127,23 @@ def test_a_mismatch_names_layer_step_and_neuron() -> None:
         check_spikes(simulation, replace(expected, outputs=outputs), case.config.layers)
 
 
-def test_a_simulator_that_does_not_finish_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = random_case(0)
+@pytest.mark.parametrize("runner", ["native", "cocotb"])
+def test_a_simulator_that_does_not_finish_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, runner: Literal["native", "cocotb"]
+) -> None:
+    case = random_case(5)
     monkeypatch.setattr(simulator, "_cycle_limit", lambda config: 7)
     with pytest.raises(SimulationError, match="no result within 7 cycles"):
-        simulate(case.config, case.network, case.inputs)
+        simulate(case.config, case.network, case.inputs, runner=runner)
+
+
+def test_a_failed_assertion_is_named() -> None:
+    # A word with a bit set beyond the input leads to an event that does not exist.
+    case = random_case(5)
+    job = simulator._job(case.config, case.network, case.inputs)
+    job.samples[0][len(job.samples[0]) // job.time_steps - 1] |= 1 << (job.encoder_width - 1)
+    with pytest.raises(SimulationError, match=r"Assertion failed in .*EventInRange"):
+        RUNNERS["cocotb"](top_source(case.config, case.network), job)
 
 
 def test_inputs_of_another_network_are_refused() -> None:

@@ -1,0 +1,219 @@
+"""Two ways to run a job on the same Verilated model: a C++ main, and cocotb.
+
+cocotb verifies: it is built with every assertion and driven by a bench that people can read. The
+native runner does the same in the same cycles without Python in the loop, for campaigns. A test
+holds the two to identical cycles and spikes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SimulationError
+from .generator import LINT_WAIVERS, SOURCES
+from .packing import ConfigWrite
+from .toolchain import build_cached, log_excerpt, run_tool, tool_environment, verilator_path
+
+__all__ = ["RUNNERS", "Job", "Measured"]
+
+JOB_VARIABLE = "SPIKEMETER_JOB"
+"""Environment variable that names the job of the cocotb bench."""
+RESULT_NAME = "measured.json"
+"""File beside the job that takes what the cocotb bench measured."""
+
+_HERE = Path(__file__).parent
+_NATIVE_MAIN = _HERE / "native_main.cpp"
+_COCOTB_FILES = (_HERE / "_run_cocotb.py",)
+_BUCKETS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a bench drives: one network, samples one by one, then a stream of them.
+
+    Attributes
+    ----------
+    layers, time_steps, encoder_width : int
+        Sizes of the engine.
+    pipelined : bool
+        Whether the schedule is ``step_pipelined``.
+    limit_cycles : int
+        Cycles after which an inference is given up.
+    writes : list of ConfigWrite
+        The network.
+    samples : list of list of int
+        Packed input words of each sample.
+    stream : list of int
+        Sample numbers that enter back to back.
+    addresses : list of list of list of tuple
+        For each buffer and half, line and word of every packed word.
+    """
+
+    layers: int
+    time_steps: int
+    encoder_width: int
+    pipelined: bool
+    limit_cycles: int
+    writes: list[ConfigWrite]
+    samples: list[list[int]]
+    stream: list[int]
+    addresses: list[list[list[tuple[int, int]]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """What a bench read.
+
+    Attributes
+    ----------
+    cycles : list of int
+        Latency of each sample.
+    buckets : list of list of list of int
+        By sample, layer and bucket.
+    words : list of list of list of int
+        By sample and buffer, every packed word.
+    done_cycles : list of int
+        Cycle in which each inference of the stream was done.
+    stream_words : list of list of list of int
+        Every packed word of the last two inferences of the stream, by inference and buffer.
+    cycles_per_second : float
+        Simulated cycles per second, loading the network excluded.
+    build_seconds : float
+        Time to build the simulator; 0 if it was in the cache.
+    simulator : str
+        Name and version.
+    """
+
+    cycles: list[int]
+    buckets: list[list[list[int]]]
+    words: list[list[list[int]]]
+    done_cycles: list[int]
+    stream_words: list[list[list[int]]]
+    cycles_per_second: float
+    build_seconds: float
+    simulator: str
+
+
+def run_native(top: str, job: Job) -> Measured:
+    """Run a job by the C++ main."""
+    environment = tool_environment()
+    command = [
+        verilator_path(environment), "--cc", "--exe", "--build", "-Wall", "-O3",
+        "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
+        "--top-module", "snn_top", "--Mdir", "obj", "-o", "engine",
+        "-CFLAGS", "-std=c++17", "-MAKEFLAGS", "OPT_FAST=-O2",
+        str(LINT_WAIVERS), *map(str, SOURCES), "snn_top.sv", str(_NATIVE_MAIN),
+    ]  # fmt: skip
+    folder, build_seconds = build_cached(
+        {"snn_top.sv": top}, (LINT_WAIVERS, *SOURCES, _NATIVE_MAIN), command
+    )
+    limbs = -(-job.encoder_width // 32)
+    with tempfile.TemporaryDirectory(prefix="spikemeter-") as name:
+        work = Path(name)
+        job_path, result_path, log = work / "job.bin", work / "result.bin", work / "log"
+        job_path.write_bytes(_job_words(job, limbs).tobytes())
+        began = time.perf_counter()
+        program = [str(folder / "obj" / "engine"), str(job_path), str(result_path)]
+        run_tool(program, folder=work, environment=environment, log=log)
+        seconds = time.perf_counter() - began
+        result = np.fromfile(result_path, dtype="<u4")
+    return _native_measured(job, limbs, result, seconds, build_seconds)
+
+
+def run_cocotb(top: str, job: Job) -> Measured:
+    """Run a job by the cocotb bench, with every assertion compiled in."""
+    command = [sys.executable, "-m", "spikemeter.rtl._run_cocotb"]
+    folder, build_seconds = build_cached(
+        {"snn_top.sv": top}, (LINT_WAIVERS, *SOURCES, *_COCOTB_FILES), [*command, "build", "."]
+    )
+    with tempfile.TemporaryDirectory(prefix="spikemeter-") as name:
+        work = Path(name)
+        path = work / "job.json"
+        path.write_text(json.dumps({field: getattr(job, field) for field in Job.__slots__}))
+        environment = tool_environment() | {JOB_VARIABLE: str(path)}
+        program = [*command, "test", str(folder), str(path)]
+        run_tool(program, folder=work, environment=environment, log=work / "log")
+        result = work / RESULT_NAME
+        if not result.exists():
+            raise SimulationError(f"the simulator gave no result: {log_excerpt(work / 'log')}")
+        measured: dict[str, Any] = json.loads(result.read_text())
+    if "error" in measured:
+        raise SimulationError(f"the simulation was stopped: {measured['error']}")
+    simulator = f"cocotb {version('cocotb')} on Verilator {version('verilator')}"
+    return Measured(**measured, build_seconds=build_seconds, simulator=simulator)
+
+
+RUNNERS: dict[str, Callable[[str, Job], Measured]] = {"native": run_native, "cocotb": run_cocotb}
+"""Runners by name; each takes the source of ``snn_top`` and a job."""
+
+
+def _job_words(job: Job, limbs: int) -> NDArray[np.uint32]:
+    """Lay a job out as ``rtl/native_main.cpp`` reads it."""
+    head = [job.layers, job.time_steps, int(job.pipelined), limbs]
+    head += [job.limit_cycles & 0xFFFF_FFFF, job.limit_cycles >> 32, len(job.writes)]
+    writes = np.array(job.writes, dtype=np.int64).ravel() & 0xFFFF_FFFF
+    samples = [_limbs_of(words, limbs) for words in job.samples]
+    reads: list[int] = []
+    for halves in job.addresses:
+        for half in halves:
+            reads += [len(half), *(part for address in half for part in address)]
+    parts = [
+        np.array(head),
+        writes,
+        np.array([len(samples), len(samples[0])]),
+        *samples,
+        np.array([len(job.stream), *job.stream]),
+        np.array(reads),
+    ]
+    return np.concatenate([part.astype("<u4") for part in parts])
+
+
+def _limbs_of(words: list[int], limbs: int) -> NDArray[np.uint32]:
+    raw = b"".join(word.to_bytes(4 * limbs, "little") for word in words)
+    return np.frombuffer(raw, dtype="<u4")
+
+
+def _native_measured(
+    job: Job, limbs: int, result: NDArray[np.uint32], seconds: float, build_seconds: float
+) -> Measured:
+    counts = [len(halves[0]) * limbs for halves in job.addresses]
+    sizes = [1, job.layers * _BUCKETS, *counts]
+    ends = np.cumsum([len(job.samples) * sum(sizes), len(job.stream)])
+    samples, stream, last_two = np.split(result[2:], ends)
+    cycles, buckets, words = [], [], []
+    for sample in samples.reshape(len(job.samples), -1):
+        parts = np.split(sample, np.cumsum(sizes)[:-1])
+        cycles.append(int(parts[0][0]))
+        buckets.append(parts[1].reshape(job.layers, _BUCKETS).tolist())
+        words.append([_words_of(part, limbs) for part in parts[2:]])
+    simulated = int(result[0]) | int(result[1]) << 32
+    return Measured(
+        cycles=cycles,
+        buckets=buckets,
+        words=words,
+        done_cycles=stream.tolist(),
+        stream_words=[
+            [_words_of(part, limbs) for part in np.split(half, np.cumsum(counts)[:-1])]
+            for half in last_two.reshape(2, -1)
+        ],
+        cycles_per_second=simulated / seconds,
+        build_seconds=build_seconds,
+        simulator=f"C++ on Verilator {version('verilator')}",
+    )
+
+
+def _words_of(limbs_of_words: NDArray[np.uint32], limbs: int) -> list[int]:
+    raw = limbs_of_words.tobytes()
+    size = 4 * limbs
+    return [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]

