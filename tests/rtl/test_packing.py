@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_networks import random_case
 
-from spikemeter.rtl.generator import packed_words
+from spikemeter.network import packed_words
 from spikemeter.rtl.packing import config_writes, pack_spikes, peek_addresses, unpack_spikes
 
 
