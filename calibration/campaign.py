@@ -23,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -205,7 +205,9 @@ def measure(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     }
 
 
-def simulate_run(run: Run, samples: int) -> tuple[Simulation, SpikeTrains]:
+def simulate_run(
+    run: Run, samples: int, *, runner: Literal["native", "cocotb"] = "native"
+) -> tuple[Simulation, SpikeTrains]:
     """Simulate the RTL of a run on its first recorded samples.
 
     Parameters
@@ -214,6 +216,8 @@ def simulate_run(run: Run, samples: int) -> tuple[Simulation, SpikeTrains]:
         Trained.
     samples : int
         How many of its samples, from the first on.
+    runner : {"native", "cocotb"}, optional
+        What drives the RTL; see `spikemeter.rtl.simulate`.
 
     Returns
     -------
@@ -243,7 +247,7 @@ def simulate_run(run: Run, samples: int) -> tuple[Simulation, SpikeTrains]:
     frames = recorded[:samples].reshape(shape)
     expected = network_spikes(run.network, frames)
     _check_trace(run, expected)
-    return simulate(run.config, run.network, frames), expected
+    return simulate(run.config, run.network, frames, runner=runner), expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -224,6 +224,10 @@ def simulate(
             metavar="N", help=f"Recorded test samples to simulate; the first {_SAMPLES} by default."
         ),
     ] = None,
+    runner: Annotated[
+        Literal["native", "cocotb"],
+        typer.Option(help="A C++ main, or cocotb with every assertion compiled in."),
+    ] = "native",
     as_json: JsonFlag = False,
 ) -> None:
     """Simulate the RTL on a run's first test samples: cycles, and spikes against the reference.
@@ -240,7 +244,7 @@ def simulate(
         samples = min(_SAMPLES, len(trained.labels))
     with _quiet_stdout(), _progress() as progress:
         progress.add_task(f"building and simulating {samples} samples", total=None)
-        simulation, expected = simulate_run(trained, samples)
+        simulation, expected = simulate_run(trained, samples, runner=runner)
     mismatch: SpikeMismatchError | None = None
     try:
         check_spikes(simulation, expected, settings.layers)

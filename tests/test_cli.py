@@ -430,7 +430,8 @@ def test_prediction_and_simulation_take_the_same_samples_by_default(
         assert len(json.loads(out)["samples"]["cycles"]) == 3
     asked = []
     monkeypatch.setattr(
-        "spikemeter.calibration.simulate_run", lambda run, samples: asked.append(samples) or 1 / 0
+        "spikemeter.calibration.simulate_run",
+        lambda run, samples, runner: asked.append(samples) or 1 / 0,
     )
     spikemeter("simulate", run_folder)
     assert asked == [3]
