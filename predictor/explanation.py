@@ -197,12 +197,14 @@ def _parity_columns(points: pd.DataFrame) -> list[NDArray[np.float64]]:
 
 
 def _plain_ticks(axes: Any, ends: tuple[float, float]) -> None:
-    """Label 1-2-5 steps with thousands, since cycles seldom span many decades."""
+    """Label round steps with thousands, since cycles seldom span many decades."""
     ticker = _tool("matplotlib.ticker")
     decades = np.log10(ends[1] / ends[0])
     steps: tuple[float, ...] = (1, 2, 5) if decades < 3 else (1,)
-    if decades < 0.5:
-        steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    if decades < 1:
+        steps = (1, 1.5, 2, 3, 5, 7)
+    if decades < 0.3:
+        steps = (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(ticker.LogLocator(base=10, subs=steps))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
