@@ -3,7 +3,8 @@
 // Native side of the simulation: the job of testbench.py on the same Verilated model, without
 // Python in the loop. The bench only drives and reads, in the same cycles; simulator.py judges.
 //
-// A job and its result are files of little-endian 32-bit words; native.py writes and reads them.
+// A job and its result are files of little-endian 32-bit words; runners.py writes and reads them.
+// A result of one word is the mask of busy layers of an inference that exceeded its cycles.
 
 #include <cstdint>
 #include <cstdio>
@@ -108,6 +109,11 @@ Job read_job(const char* path) {
   }
   return job;
 }
+
+// An inference exceeded its cycles; a mask of the layers that are busy.
+struct Unfinished {
+  std::uint32_t busy;
+};
 
 class Bench {
  public:
@@ -238,7 +244,9 @@ class Bench {
   }
 
   [[noreturn]] void throw_limit() const {
-    throw std::runtime_error("no result within " + std::to_string(job_.limit_cycles) + " cycles");
+    Words busy;
+    append_limbs(top_.busy_o, 1, busy);
+    throw Unfinished{busy[0]};
   }
 
   const Job& job_;
@@ -270,6 +278,10 @@ int main(int argc, char** argv) {
     file.write(reinterpret_cast<const char*>(result.data()),
                static_cast<std::streamsize>(result.size() * sizeof(std::uint32_t)));
     return file ? 0 : 1;
+  } catch (const Unfinished& unfinished) {
+    std::ofstream(argv[2], std::ios::binary)
+        .write(reinterpret_cast<const char*>(&unfinished.busy), sizeof(unfinished.busy));
+    return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 3;

@@ -25,7 +25,7 @@ from .generator import LINT_WAIVERS, SOURCES
 from .packing import ConfigWrite
 from .toolchain import build_cached, log_excerpt, run_tool, tool_environment, verilator_path
 
-__all__ = ["RUNNERS", "Job", "Measured"]
+__all__ = ["RUNNERS", "Job", "Measured", "UnfinishedError"]
 
 JOB_VARIABLE = "SPIKEMETER_JOB"
 """Environment variable that names the job of the cocotb bench."""
@@ -105,6 +105,23 @@ class Measured:
     simulator: str
 
 
+class UnfinishedError(Exception):
+    """An inference exceeded its cycles.
+
+    Attributes
+    ----------
+    limit_cycles : int
+        The cycles that it had.
+    busy : int
+        Mask of the layers that were in an inference then.
+    """
+
+    def __init__(self, limit_cycles: int, busy: int) -> None:
+        super().__init__(limit_cycles, busy)
+        self.limit_cycles = limit_cycles
+        self.busy = busy
+
+
 def run_native(top: str, job: Job) -> Measured:
     """Run a job by the C++ main."""
     environment = tool_environment()
@@ -128,6 +145,8 @@ def run_native(top: str, job: Job) -> Measured:
         run_tool(program, folder=work, environment=environment, log=log)
         seconds = time.perf_counter() - began
         result = np.fromfile(result_path, dtype="<u4")
+    if len(result) == 1:
+        raise UnfinishedError(job.limit_cycles, int(result[0]))
     return _native_measured(job, limbs, result, seconds, build_seconds)
 
 
@@ -148,8 +167,8 @@ def run_cocotb(top: str, job: Job) -> Measured:
         if not result.exists():
             raise SimulationError(f"the simulator gave no result: {log_excerpt(work / 'log')}")
         measured: dict[str, Any] = json.loads(result.read_text())
-    if "error" in measured:
-        raise SimulationError(f"the simulation was stopped: {measured['error']}")
+    if "unfinished" in measured:
+        raise UnfinishedError(*measured["unfinished"])
     simulator = f"cocotb {version('cocotb')} on Verilator {version('verilator')}"
     return Measured(**measured, build_seconds=build_seconds, simulator=simulator)
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
-from ..errors import SpikeMismatchError
+from ..errors import SimulationError, SpikeMismatchError
 from ..models.integer import IntegerNetwork, SpikeTrains
 from ..network import Layer
 from .generator import top_source
 from .packing import config_writes, pack_spikes, peek_addresses, unpack_spikes
-from .runners import RUNNERS, Job, Measured
+from .runners import RUNNERS, Job, Measured, UnfinishedError
 
 __all__ = ["RTL_VERSION", "Simulation", "check_spikes", "simulate"]
 
@@ -108,7 +108,10 @@ def simulate(
         rule = f"(samples, {', '.join(map(str, expected))}) with at least one sample"
         raise ValueError(f"inputs must have shape {rule}, got {inputs.shape}")
     job = _job(config, network, inputs)
-    measured = RUNNERS[runner](top_source(config, network), job)
+    try:
+        measured = RUNNERS[runner](top_source(config, network), job)
+    except UnfinishedError as error:
+        raise SimulationError(_unfinished(config, error)) from error
     _check_stream(measured, job)
     return _simulation(config, measured)
 
@@ -171,6 +174,12 @@ def _cycle_limit(config: Config) -> int:
         total += phases * (layer.inputs * layer.kernel**2 + layer.out_height * layer.out_width)
         total += layer.inputs + 100
     return 2 * config.input.time_steps * total
+
+
+def _unfinished(config: Config, error: UnfinishedError) -> str:
+    busy = [layer.name for i, layer in enumerate(config.layers) if error.busy >> i & 1]
+    where = f"layer {', '.join(busy)} did not finish" if busy else "no layer had work"
+    return f"the simulation was stopped: no result within {error.limit_cycles} cycles; {where}"
 
 
 def _check_stream(measured: Measured, job: Job) -> None:

@@ -77,12 +77,13 @@ class Bench:
         Raises
         ------
         TimeoutError
-            If it takes longer than `limit_cycles`.
+            If it takes longer than `limit_cycles`; its arguments are the limit and a mask of the
+            layers that are busy.
         """
         dut = self.dut
         limit = Timer(limit_cycles * PERIOD_NS, unit="ns")
         if await First(RisingEdge(dut.done_o), limit) is limit:
-            raise TimeoutError(f"no result within {limit_cycles} cycles")
+            raise TimeoutError(limit_cycles, int(dut.busy_o.value))
         await self.edge
         await self.edge
         return int(dut.done_cycle_o.value)
@@ -168,7 +169,7 @@ async def run_job(dut: Any) -> None:
         inferences = len(samples) + len(done)
         last_two = [await bench.read_buffers(number % 2) for number in range(inferences)[-2:]]
     except TimeoutError as error:
-        path.with_name(RESULT_NAME).write_text(json.dumps({"error": str(error)}))
+        path.with_name(RESULT_NAME).write_text(json.dumps({"unfinished": error.args}))
         return
     cycles = (get_sim_time("ns") - first) / PERIOD_NS
     result = {key: [sample[key] for sample in samples] for key in ("cycles", "buckets", "words")}

@@ -132,8 +132,11 @@ def test_a_simulator_that_does_not_finish_is_stopped(
     monkeypatch: pytest.MonkeyPatch, runner: Literal["native", "cocotb"]
 ) -> None:
     case = random_case(5)
+    first = case.config.layers[0].name
     monkeypatch.setattr(simulator, "_cycle_limit", lambda config: 7)
-    with pytest.raises(SimulationError, match="no result within 7 cycles"):
+    with pytest.raises(
+        SimulationError, match=rf"no result within 7 cycles; layer {first}.* did not finish"
+    ):
         simulate(case.config, case.network, case.inputs, runner=runner)
 
 
