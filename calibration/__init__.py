@@ -5,8 +5,9 @@ Names load when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .campaign import run_campaign, simulate_run
@@ -16,21 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "fit_predictor", "read_plan", "read_table", "run_campaign", "simulate_run"]
 
-_HOMES = {
-    "Plan": ".plan",
-    "fit_predictor": ".fit",
-    "read_plan": ".plan",
-    "read_table": ".table",
-    "run_campaign": ".campaign",
-    "simulate_run": ".campaign",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Plan": ".plan",
+        "fit_predictor": ".fit",
+        "read_plan": ".plan",
+        "read_table": ".table",
+        "run_campaign": ".campaign",
+        "simulate_run": ".campaign",
+    },
+)

@@ -5,8 +5,9 @@ Public names load when they are first used; the exact path from a spike train ne
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .estimate import LatencyEstimate, LayerEstimate
@@ -14,19 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LatencyEstimate", "LatencyPredictor", "LayerEstimate", "predict_latency"]
 
-_HOMES = {
-    "LatencyEstimate": ".estimate",
-    "LatencyPredictor": ".predict",
-    "LayerEstimate": ".estimate",
-    "predict_latency": ".predict",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "LatencyEstimate": ".estimate",
+        "LatencyPredictor": ".predict",
+        "LayerEstimate": ".estimate",
+        "predict_latency": ".predict",
+    },
+)

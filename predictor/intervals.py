@@ -99,7 +99,9 @@ class Residuals:
         -----
         The quantile of the absolute error, where each of the n points weighs 1/(n+1), shared by
         its runs, and the missing 1/(n+1) lies at infinity. With one run per point this is the
-        ceil((n+1) confidence)-th smallest error of split conformal prediction.
+        ceil((n+1) confidence)-th smallest error of split conformal prediction. The errors here are
+        cross-validated: each comes from a model that had not seen its point, while the prediction
+        comes from one fitted to all points, so the guarantee of the split form holds approximately.
 
         References
         ----------

@@ -5,9 +5,10 @@ Public names load when they are first used, so that importing the package stays 
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .config import Config, load_config
@@ -25,21 +26,14 @@ __all__ = [
 
 __version__ = version("spikemeter")
 
-_HOMES = {
-    "Config": ".config",
-    "LatencyEstimate": ".predictor",
-    "LatencyPredictor": ".predictor",
-    "SpikemeterError": ".errors",
-    "load_config": ".config",
-    "predict_latency": ".predictor",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Config": ".config",
+        "LatencyEstimate": ".predictor",
+        "LatencyPredictor": ".predictor",
+        "SpikemeterError": ".errors",
+        "load_config": ".config",
+        "predict_latency": ".predictor",
+    },
+)
