@@ -229,7 +229,7 @@ def simulate_run(
     Raises
     ------
     InputError
-        If the run has fewer samples.
+        If the run has fewer samples, or its configuration names a machine without RTL.
     RunFolderError
         If its recorded spikes are not those of its network.
     SpikemeterError

@@ -36,7 +36,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..config import Config, error_sentence, load_config, read_yaml
+from ..config import Config, error_sentence, load_config, read_yaml, require_rtl
 from ..errors import ConfigError
 
 __all__ = ["Plan", "Range", "Repeats", "read_plan"]
@@ -134,7 +134,8 @@ class Plan(_Section):
         Raises
         ------
         ConfigError
-            If a point is no valid configuration, or names no data set to train on.
+            If a point is no valid configuration, names no data set to train on, or a machine
+            without RTL to measure.
         """
         sample = _grid if self.sampler == "grid" else _sequence
         points = [_config(self.base, point, number) for number, point in enumerate(sample(self))]
@@ -228,6 +229,7 @@ def _config(base: Mapping[str, Any], changes: Mapping[str, Any], number: int) ->
         for key, value in changes.items():
             _set(content, key.split("."), value)
         config = load_config(content)
+        require_rtl(config)
     except ConfigError as error:
         raise ConfigError(f"point {number + 1} of the plan: {error}") from error
     if config.dataset is None:

@@ -66,7 +66,7 @@ class LatencyEstimate:
     worst_case_cycles : float or None
         Largest of `sample_cycles`; None where single samples are not known.
     sample_cycles : tuple of float
-        Exact cycles of each sample of a trace; empty otherwise.
+        Cycles of each sample of a trace, as exact as the timing; empty otherwise.
     """
 
     cycles: float

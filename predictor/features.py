@@ -48,7 +48,7 @@ _HALF_WIDTHS: dict[str, Callable[[float], float]] = {
 }
 
 _RUN_FEATURES: dict[str, Callable[[Config], float]] = {
-    "neuron.beta": lambda config: config.neuron.beta,
+    "neuron.beta": lambda config: config.neuron.decay,
     "neuron.threshold": lambda config: config.neuron.threshold,
     "surrogate.slope": lambda config: config.surrogate.slope,
     "surrogate.width": lambda config: surrogate_width(config),

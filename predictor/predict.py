@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from .events import TapRatios, expected_counts, expected_taps, input_events
 from .features import FLAT_KEYS, config_from_row, layer_features
 from .folder import PredictorParts, read_folder
 from .intervals import OUTSIDE_FACTOR, checked_confidence
+from .published import PUBLISHED_ERROR
 from .spikes import KnownSpikes, read_spikes
 from .timing import Timing, statistics_timing, trace_timing
 
@@ -42,6 +44,12 @@ _RESULTS = frozenset(
     )
 )
 _RESULT_GROUPS = ("accuracy.", "layers.", "cycles.", "seconds.", "version.")
+
+_PUBLISHED_WARNING = (
+    "hardware.backend: published is an approximate formula; it is within "
+    f"{100 * PUBLISHED_ERROR:.0f} % of each layer of the one published sample, with its cores "
+    "inferred, and the interval is wider by as much"
+)
 
 
 def predict_latency(
@@ -75,7 +83,8 @@ def predict_latency(
     LatencyEstimate
         From a trace, cycles are those of the hardware and the interval is empty. From statistics
         the interval covers what counts cannot say; from hyperparameters, also the spikes that
-        training may yet bring.
+        training may yet bring. With ``hardware.backend: published``, a formula, every interval is
+        wider by what the formula was found to be off, and a warning says so.
 
     Raises
     ------
@@ -177,7 +186,9 @@ class LatencyPredictor:
         cycles, interval, asides = _many(configs, self.parts)
         half_width, warning = self.parts.residuals["hyperparameters"].half_width(confidence)
         inside = np.array([not outside for outside, _ in asides], dtype=bool)
-        factor = np.exp(half_width * np.where(inside, 1.0, OUTSIDE_FACTOR))
+        doubts = [_formula_doubt(config) for config in configs]
+        doubt = np.array([amount for amount, _ in doubts])
+        factor = np.exp(half_width * np.where(inside, 1.0, OUTSIDE_FACTOR) + doubt)
         clock = np.array([config.hardware.clock_mhz for config in configs])
         return pd.DataFrame(
             {
@@ -188,8 +199,8 @@ class LatencyPredictor:
                 "initiation_interval_cycles": interval,
                 "in_domain": inside,
                 "warnings": [
-                    "; ".join([*outside, *notes, *([warning] if warning else [])])
-                    for outside, notes in asides
+                    "; ".join([*outside, *notes, *([warning] if warning else []), *texts])
+                    for (outside, notes), (_, texts) in zip(asides, doubts, strict=True)
                 ],
             },
             index=rows.index,
@@ -291,13 +302,14 @@ def _known_spikes(source: Source, config: Config) -> KnownSpikes | None:
 def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> LatencyEstimate:
     assert spikes.inputs is not None
     timing = trace_timing(config, spikes.inputs)
-    cycles = float(timing.cycles.mean())
+    doubt, warnings = _formula_doubt(config)
     return _estimate(
         config,
         timing,
         confidence=confidence,
         fidelity="trace",
-        interval=(cycles, cycles),
+        interval=_around(float(timing.cycles.mean()), doubt),
+        warnings=warnings,
         input_rates=_known_input_rates(config, spikes),
         firing_rates=_known_firing_rates(config, spikes),
         sample_cycles=tuple(float(value) for value in timing.cycles),
@@ -311,13 +323,14 @@ def _from_statistics(
     timing = statistics_timing(config, spikes.counts, taps)
     cycles = float(timing.cycles.mean())
     half_width, warning = parts.residuals["statistics"].half_width(confidence)
+    doubt, doubts = _formula_doubt(config)
     return _estimate(
         config,
         timing,
         confidence=confidence,
         fidelity="statistics",
-        interval=_around(cycles, half_width),
-        warnings=(warning,) if warning else (),
+        interval=_around(cycles, half_width + doubt),
+        warnings=(*((warning,) if warning else ()), *doubts),
         input_rates=_known_input_rates(config, spikes),
         firing_rates=_known_firing_rates(config, spikes),
     )
@@ -332,6 +345,7 @@ def _from_hyperparameters(
     counts = [layer[None] for layer in expected_counts(config, events, output[:-1].tolist())]
     timing = statistics_timing(config, counts, expected_taps(config, counts, parts.tap_ratios))
     half_width, warning = parts.residuals["hyperparameters"].half_width(confidence)
+    doubt, doubts = _formula_doubt(config)
     outside = parts.domain.excursions(config, features)
     cycles = float(timing.cycles[0])
     pixels = config.input.height * config.input.width
@@ -340,9 +354,9 @@ def _from_hyperparameters(
         timing,
         confidence=confidence,
         fidelity="hyperparameters",
-        interval=_around(cycles, half_width * (OUTSIDE_FACTOR if outside else 1.0)),
+        interval=_around(cycles, half_width * (OUTSIDE_FACTOR if outside else 1.0) + doubt),
         in_domain=not outside,
-        warnings=(*outside, *(text for text in (note, warning) if text)),
+        warnings=(*outside, *(text for text in (note, warning) if text), *doubts),
         input_rates=[float(events.mean()) / pixels, *output[:-1].tolist()],
         firing_rates=firing.tolist(),
     )
@@ -373,6 +387,16 @@ def _many(
         for config, rows, (_, note) in zip(configs, features, known, strict=True)
     ]
     return cycles, interval, asides
+
+
+def _formula_doubt(config: Config) -> tuple[float, tuple[str, ...]]:
+    """How far the timing itself may be off, in log cycles, and the warning; the engine's is exact.
+
+    Half widths add up, since an error of the formula shifts every sample alike.
+    """
+    if config.hardware.backend == "engine":
+        return 0.0, ()
+    return math.log1p(PUBLISHED_ERROR), (_PUBLISHED_WARNING,)
 
 
 def _around(cycles: float, half_width: float) -> tuple[float, float]:

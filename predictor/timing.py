@@ -3,10 +3,11 @@
 The machine is that of ``rtl/``. A step of a layer, counted from the cycle of its dispatch, costs
 
     begin  = max(words + 3, max over non-empty words k of (8 + k + S(k)))
-    cost   = begin + neurons / cores + 6
+    cost   = begin + neurons / cores + drain
 
 where ``S(k)`` is the service of all events in words k and later; an event is served in
-``phases x (taps inside the frame)`` cycles. Each constant names the pipeline that it counts.
+``phases x (taps inside the frame)`` cycles, and ``drain`` is 6, or 7 for Lapicque neurons. Each
+constant names the pipeline that it counts.
 
 A layer's step t starts when the step before is done, its input is there and its output has room.
 With ``layer_serial`` the input is the whole inference of the layer before, with ``step_pipelined``
@@ -20,17 +21,17 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
-from ..errors import ConfigError
 from ..network import Layer, packed_words
+from .machine import BUCKETS, Timing, TimingModel, check_counts, check_trains
+from .published import PublishedTiming
 
 __all__ = [
     "BUCKETS",
@@ -45,20 +46,19 @@ __all__ = [
     "trace_timing",
 ]
 
-BUCKETS = ("encode", "accumulate", "fire", "stall")
-"""Where a layer's cycles go; ``rtl/perf_counters.sv`` says what each one means."""
-
 _DISPATCH_CYCLES = 1
 """`StIdle`: the step is dispatched."""
 _SCAN_CYCLES = 3
 """From the dispatch past the last word: one cycle to start, one to read, one to see it empty."""
 _EVENT_CYCLES = 8
 """From the dispatch until the first event of word 0 is served: read, list, encode, decode."""
-_DRAIN_CYCLES = 6
-"""`StDrain`: from the last cycle of `StFire` until its spikes are in the buffer."""
+_DRAIN_CYCLES = {"lif": 6, "lapicque": 7}
+"""`StDrain`: from the last cycle of `StFire` until its spikes are in the buffer, by neuron model.
+
+A Lapicque neuron takes one cycle more for its multiplier (``rtl/neural_core.sv``, `gen_lapicque`).
+"""
 
 _Floats = NDArray[np.float64]
-_Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,44 +83,6 @@ class StepCosts:
         return _DISPATCH_CYCLES + self.encode + self.accumulate + self.fire
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Timing:
-    """Cycles of a batch of samples; whole numbers where they are exact.
-
-    Attributes
-    ----------
-    cycles : ndarray of float, shape (samples,)
-        Latency, from the start with the input resident to done.
-    layer_cycles : ndarray of float, shape (samples, layers)
-        From the dispatch of a layer's first step to the end of its last.
-    buckets : dict of str to ndarray of float, shape (samples, layers)
-        The same cycles by `BUCKETS`.
-    initiation_interval_cycles : ndarray of float, shape (samples,)
-        Cycles from the result before to this one in a steady stream, the load of the input
-        included. Traces stream in their order, again and again; an estimate from counts is a
-        stream of its own.
-    """
-
-    cycles: _Floats
-    layer_cycles: _Floats
-    buckets: dict[str, _Floats]
-    initiation_interval_cycles: _Floats
-
-
-class TimingModel(Protocol):
-    """A machine whose cycles follow from the spikes that enter its layers."""
-
-    def trace(self, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
-        """Cycles from spike trains, one array per weighted layer."""
-        ...
-
-    def statistics(
-        self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
-    ) -> Timing:
-        """Cycles expected from spikes, and their taps, per step and channel."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTiming:
     """Timing of Spikemeter's own engine.
@@ -137,6 +99,8 @@ class EngineTiming:
         Steps of an inference.
     pipelined : bool
         Whether the schedule is ``step_pipelined``.
+    neuron : {"lif", "lapicque"}
+        Model of the neurons.
     """
 
     layers: tuple[Layer, ...]
@@ -144,6 +108,7 @@ class EngineTiming:
     encoder_width: int
     time_steps: int
     pipelined: bool
+    neuron: Literal["lif", "lapicque"] = "lif"
 
     def trace(self, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
         """Cycles from spike trains; equal to the RTL, cycle for cycle.
@@ -164,8 +129,7 @@ class EngineTiming:
         ValueError
             If an array does not fit its layer.
         """
-        maps = [(layer.in_channels, layer.in_height, layer.in_width) for layer in self.layers]
-        self._check("inputs", inputs, [{shape, (math.prod(shape),)} for shape in maps])
+        check_trains(self.layers, self.time_steps, inputs)
         return self._timing(
             [
                 self._exact_costs(layer, cores, spikes)
@@ -198,13 +162,12 @@ class EngineTiming:
         ValueError
             If an array does not fit its layer.
         """
-        shapes: list[set[_Shape]] = [{(layer.in_channels,)} for layer in self.layers]
-        self._check("counts", counts, shapes)
+        check_counts(self.layers, self.time_steps, "counts", counts)
         if taps is None:
             taps = [
                 count * even_taps(layer) for layer, count in zip(self.layers, counts, strict=True)
             ]
-        self._check("taps", taps, shapes)
+        check_counts(self.layers, self.time_steps, "taps", taps)
         return self._timing(
             [
                 self._expected_costs(layer, cores, count.sum(axis=-1), tap.sum(axis=-1))
@@ -215,28 +178,9 @@ class EngineTiming:
             stream=False,
         )
 
-    def _check(
-        self, name: str, arrays: Sequence[NDArray[np.generic]], shapes: Sequence[set[_Shape]]
-    ) -> None:
-        """Hold the arrays against the shapes that they may have after (samples, time_steps)."""
-        if len(arrays) != len(self.layers):
-            rule = f"{name} must be {len(self.layers)} arrays, one per weighted layer"
-            raise ValueError(f"{rule}, got {len(arrays)}")
-        samples = arrays[0].shape[:1]
-        for index, (array, allowed) in enumerate(zip(arrays, shapes, strict=True)):
-            if array.shape[:1] != samples or samples == (0,):
-                rule = "must hold one sample or more, as many as layer 0"
-                raise ValueError(f"{name}_{index} {rule}, got {array.shape[0]}")
-            if array.shape[1:2] != (self.time_steps,) or array.shape[2:] not in allowed:
-                expected = " or ".join(
-                    f"(samples, {', '.join(map(str, (self.time_steps, *shape)))})"
-                    for shape in sorted(allowed, key=len)
-                )
-                raise ValueError(f"{name}_{index} must have shape {expected}, got {array.shape}")
-
     def _fire_cycles(self, layer: Layer, cores: int) -> int:
         phases = -(-layer.out_channels // cores)
-        return layer.out_height * layer.out_width * phases + _DRAIN_CYCLES
+        return layer.out_height * layer.out_width * phases + _DRAIN_CYCLES[self.neuron]
 
     def _exact_costs(self, layer: Layer, cores: int, spikes: NDArray[np.bool_]) -> StepCosts:
         """Costs of a layer from its spike trains."""
@@ -379,28 +323,34 @@ def timing_model(config: Config) -> TimingModel:
     Returns
     -------
     TimingModel
-        `EngineTiming` for ``hardware.backend: engine``.
+        `EngineTiming` for ``hardware.backend: engine``, `PublishedTiming` for ``published``.
     """
-    if config.hardware.backend != "engine":
-        raise ConfigError(f"hardware.backend: must be 'engine', got {config.hardware.backend!r}")
+    if config.hardware.backend == "published":
+        return PublishedTiming(
+            layers=config.layers,
+            neural_cores=config.neural_cores,
+            encoder_width=config.hardware.encoder_width,
+            time_steps=config.input.time_steps,
+        )
     return EngineTiming(
         layers=config.layers,
         neural_cores=config.neural_cores,
         encoder_width=config.hardware.encoder_width,
         time_steps=config.input.time_steps,
         pipelined=config.hardware.schedule == "step_pipelined",
+        neuron=config.neuron.model,
     )
 
 
 def trace_timing(config: Config, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
-    """Exact cycles from spike trains; see `EngineTiming.trace`."""
+    """Cycles from spike trains by the machine of a configuration; see `TimingModel.trace`."""
     return timing_model(config).trace(inputs)
 
 
 def statistics_timing(
     config: Config, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
 ) -> Timing:
-    """Cycles expected from spike counts; see `EngineTiming.statistics`."""
+    """Cycles expected from spike counts; see `TimingModel.statistics`."""
     return timing_model(config).statistics(counts, taps)
 
 

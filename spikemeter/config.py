@@ -40,6 +40,7 @@ __all__ = [
     "TrainingConfig",
     "json_schema",
     "load_config",
+    "require_rtl",
 ]
 
 
@@ -95,14 +96,64 @@ class InputConfig(_Section):
 
 
 class NeuronConfig(_Section):
-    """Neuron model: U[t] = beta U[t-1] + I[t] - threshold R[t], R[t] = U[t-1] > threshold."""
+    """Neuron model: U[t] = decay U[t-1] + gain I[t] - threshold R[t], R[t] = U[t-1] > threshold.
 
-    model: Annotated[Literal["lif"], Field(description="leaky integrate-and-fire")] = "lif"
-    beta: Annotated[float, Field(gt=0, le=1, description="membrane decay per step")] = 0.9
+    LIF decays by beta and has a gain of 1. Lapicque's RC circuit decays by 1 - 1/(R C) and has a
+    gain of 1/C; from beta alone R is 1 and C is 1/ln(1/beta), as in snnTorch. `match` sets one or
+    both to those of the LIF neuron with the same beta.
+    """
+
+    model: Annotated[
+        Literal["lif", "lapicque"],
+        Field(description="leaky integrate-and-fire, or Lapicque's RC circuit"),
+    ] = "lif"
+    beta: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        Field(description="membrane decay per step of a LIF neuron; null with R and C"),
+    ] = 0.9
+    R: Annotated[
+        Annotated[float, Field(gt=0, le=1e6)] | None,
+        Field(description="resistance of a Lapicque neuron, with C instead of beta"),
+    ] = None
+    C: Annotated[
+        Annotated[float, Field(gt=0, le=1e6)] | None,
+        Field(description="capacitance of a Lapicque neuron, in time steps per unit of R"),
+    ] = None
+    match: Annotated[
+        Literal["none", "decay", "gain", "both"],
+        Field(description="what a Lapicque neuron of a given beta takes from LIF"),
+    ] = "none"
     threshold: Annotated[float, Field(gt=0, le=100, description="fires above this")] = 1.0
     reset: Annotated[
-        Literal["subtract"], Field(description="subtract the threshold one step after a spike")
+        Literal["subtract", "zero"],
+        Field(description="one step after a spike: subtract the threshold, or forget the membrane"),
     ] = "subtract"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _let_r_and_c_stand_for_beta(cls, content: Any) -> Any:
+        given = content if isinstance(content, Mapping) else {}
+        if "beta" not in given and (given.get("R") is not None or given.get("C") is not None):
+            return {**given, "beta": None}
+        return content
+
+    @property
+    def decay(self) -> float:
+        """Share of the membrane that stays for the next step, before quantisation."""
+        if self.R is not None and self.C is not None:
+            return 1 - 1 / (self.R * self.C)
+        assert self.beta is not None
+        free = self.model == "lapicque" and self.match in ("none", "gain")
+        return 1 + math.log(self.beta) if free else self.beta
+
+    @property
+    def gain(self) -> float:
+        """Share of the input current that reaches the membrane."""
+        if self.C is not None:
+            return 1 / self.C
+        assert self.beta is not None
+        free = self.model == "lapicque" and self.match in ("none", "decay")
+        return -math.log(self.beta) if free else 1.0
 
 
 class SurrogateConfig(_Section):
@@ -135,7 +186,10 @@ class TrainingConfig(_Section):
 class HardwareConfig(_Section):
     """The accelerator that runs the network."""
 
-    backend: Annotated[Literal["engine"], Field(description="Spikemeter's own engine")] = "engine"
+    backend: Annotated[
+        Literal["engine", "published"],
+        Field(description="Spikemeter's own engine, or the one of arXiv 2603.24891 as a formula"),
+    ] = "engine"
     clock_mhz: Annotated[float, Field(gt=0, le=10_000)] = 100.0
     neural_cores: Annotated[
         tuple[Annotated[int, Field(ge=1, le=1024)], ...] | Literal["auto"],
@@ -175,6 +229,7 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        _check_neuron(self.neuron)
         _check_input(self)
         _check_output(self)
         _check_hardware(self)
@@ -236,6 +291,19 @@ def load_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
     return _validated(read_yaml(path / "config.yaml" if path.is_dir() else path, "configuration"))
 
 
+def require_rtl(config: Config) -> None:
+    """Refuse a configuration whose machine is known by a formula alone.
+
+    Raises
+    ------
+    ConfigError
+        If `hardware.backend` is not the engine, the one machine that has RTL.
+    """
+    if config.hardware.backend != "engine":
+        rule = "must be engine to simulate, no other machine has RTL here"
+        raise ConfigError(f"hardware.backend: {rule}; got {config.hardware.backend!r}")
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a configuration file."""
     return Config.model_json_schema()
@@ -278,6 +346,48 @@ def _validated(content: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(content))
     except ValidationError as error:
         raise ConfigError(error_sentence(error, Config)) from error
+
+
+def _check_neuron(neuron: NeuronConfig) -> None:
+    if neuron.model == "lif":
+        for key in ("R", "C"):
+            if getattr(neuron, key) is not None:
+                rule = "is for neuron.model lapicque, not lif"
+                raise ConfigError(f"neuron.{key}: {rule}; got {getattr(neuron, key):g}")
+        if neuron.match != "none":
+            raise ConfigError(
+                f"neuron.match: is for neuron.model lapicque, not lif; got {neuron.match!r}"
+            )
+        if neuron.beta is None:
+            raise ConfigError("neuron.beta: required for neuron.model lif, got null")
+    elif neuron.beta is None:
+        _check_circuit(neuron)
+    else:
+        for key in ("R", "C"):
+            if getattr(neuron, key) is not None:
+                rule = "must be absent where beta is given (R and C replace it)"
+                raise ConfigError(f"neuron.{key}: {rule}, got {getattr(neuron, key):g}")
+        if neuron.beta == 1 and neuron.gain == 0:
+            rule = "must be below 1 for a Lapicque neuron whose gain is ln(1/beta)"
+            raise ConfigError(f"neuron.beta: {rule}, got {neuron.beta:g}")
+        if neuron.decay < -1:
+            rule = "must be at least exp(-2) = 0.1353 for a Lapicque neuron whose membrane decays "
+            rule += "by 1 + ln(beta), or it grows without bound"
+            raise ConfigError(f"neuron.beta: {rule}; got {neuron.beta:g}")
+
+
+def _check_circuit(neuron: NeuronConfig) -> None:
+    """Hold R and C against each other and against `match`."""
+    for key in ("R", "C"):
+        if getattr(neuron, key) is None:
+            rule = "a Lapicque neuron needs R and C, or beta"
+            raise ConfigError(f"neuron.{key}: {rule}; got null")
+    if neuron.match != "none":
+        rule = "must be none where R and C are given: only beta names the LIF neuron to match"
+        raise ConfigError(f"neuron.match: {rule}; got {neuron.match!r}")
+    if neuron.decay < -1:
+        rule = "R C must be at least 0.5, or the membrane grows without bound"
+        raise ConfigError(f"neuron.R: {rule}; got R {neuron.R:g} and C {neuron.C:g}")
 
 
 def _check_input(config: Config) -> None:
@@ -333,6 +443,19 @@ def _check_hardware(config: Config) -> None:
         if number > layer.out_channels:
             rule = f"must be at most the {layer.out_channels} output channels of {layer.name}"
             raise ConfigError(f"hardware.neural_cores.{index}: {rule}, got {number}")
+    if config.hardware.backend == "published":
+        _check_published(config)
+
+
+def _check_published(config: Config) -> None:
+    """Refuse what the published engine cannot do; see `spikemeter.predictor.published`."""
+    for layer in config.layers:
+        if layer.kind == "conv" and (layer.kernel, layer.padding) != (3, 1):
+            rule = "must have padded 3x3 kernels (nC3) with hardware.backend published"
+            raise ConfigError(f"network: {rule}; got {layer.name!r} in {config.network!r}")
+    if config.hardware.schedule != "layer_serial":
+        rule = "must be layer_serial with hardware.backend published, whose layers do not overlap"
+        raise ConfigError(f"hardware.schedule: {rule}; got {config.hardware.schedule!r}")
 
 
 _RULES = {

@@ -421,6 +421,26 @@ def test_a_trace_is_predicted_without_calibration(spikemeter, run_folder):
         assert sum(layer["buckets"].values()) == pytest.approx(layer["cycles"])
 
 
+def test_the_published_engine_is_predicted_and_not_simulated(spikemeter, run_folder):
+    content = SMALL | {"hardware": {"backend": "published"}}
+    (run_folder / "config.yaml").write_text(load_config(content).to_yaml())
+    for fidelity in ("trace", "statistics", "hyperparameters"):
+        code, out, err = spikemeter("predict", run_folder, "--json", "--fidelity", fidelity)
+        assert (code, err) == (0, "")
+        report = json.loads(out)
+        assert report["fidelity"] == fidelity
+        assert "published is an approximate formula" in report["warnings"][-1]
+        low, high = report["interval_cycles"]
+        assert low < report["cycles"] < high
+        assert report["initiation_interval_cycles"] == report["cycles"]
+        for layer in report["layers"]:
+            assert sum(layer["buckets"].values()) == pytest.approx(layer["cycles"])
+    before = sorted(run_folder.rglob("*"))
+    refused = spikemeter("simulate", run_folder, "--json")
+    assert_refused(refused, "hardware.backend: must be engine to simulate", "'published'")
+    assert sorted(run_folder.rglob("*")) == before
+
+
 def test_prediction_and_simulation_take_the_same_samples_by_default(
     spikemeter, run_folder, monkeypatch
 ):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,53 @@ def test_every_key_but_data_and_network_has_a_default():
     assert config.neuron.beta == 0.9
     assert config.training.seed == 0
     assert [layer.name for layer in config.layers] == ["0:8C3", "1:10"]
+
+
+@pytest.mark.parametrize(
+    ("neuron", "decay", "gain"),
+    [
+        ({"beta": 0.7}, 0.7, 1.0),
+        ({"model": "lapicque", "beta": 0.7}, 1 + math.log(0.7), -math.log(0.7)),
+        ({"model": "lapicque", "beta": 0.7, "match": "decay"}, 0.7, -math.log(0.7)),
+        ({"model": "lapicque", "beta": 0.7, "match": "gain"}, 1 + math.log(0.7), 1.0),
+        ({"model": "lapicque", "beta": 0.7, "match": "both"}, 0.7, 1.0),
+        ({"model": "lapicque", "R": 5, "C": 2}, 0.9, 0.5),
+        ({"model": "lapicque", "R": 1, "C": 0.5}, -1.0, 2.0),
+    ],
+)
+def test_neurons_decay_and_take_input_as_their_model_says(neuron, decay, gain):
+    config = load_config({**BASE, "neuron": neuron})
+    assert config.neuron.decay == pytest.approx(decay)
+    assert config.neuron.gain == pytest.approx(gain)
+    assert load_config(config.model_dump()) == config
+    assert load_config(yaml.safe_load(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("neuron", "sentence"),
+    [
+        ({"R": 5}, "neuron.R: is for neuron.model lapicque, not lif; got 5"),
+        ({"beta": None}, "neuron.beta: required for neuron.model lif, got null"),
+        ({"match": "both"}, "neuron.match: is for neuron.model lapicque, not lif; got 'both'"),
+        ({"model": "lapicque", "R": 5}, "neuron.C: a Lapicque neuron needs R and C, or beta; got"),
+        ({"model": "lapicque", "beta": None}, "neuron.R: a Lapicque neuron needs R and C, or beta"),
+        (
+            {"model": "lapicque", "R": 5, "C": 2, "beta": 0.9},
+            "neuron.R: must be absent where beta is given (R and C replace it), got 5",
+        ),
+        (
+            {"model": "lapicque", "R": 5, "C": 2, "match": "gain"},
+            "neuron.match: must be none where R and C are given",
+        ),
+        ({"model": "lapicque", "R": 0.6, "C": 0.8}, "neuron.R: R C must be at least 0.5"),
+        ({"model": "lapicque", "beta": 0.13}, "neuron.beta: must be at least exp(-2) = 0.1353"),
+        ({"model": "lapicque", "beta": 1}, "neuron.beta: must be below 1 for a Lapicque neuron"),
+        ({"model": "izhikevich"}, "neuron.model: should be 'lif' or 'lapicque', got 'izhikevich'"),
+        ({"reset": "none"}, "neuron.reset: should be 'subtract' or 'zero', got 'none'"),
+    ],
+)
+def test_neurons_that_do_not_exist_are_refused(neuron, sentence):
+    assert sentence in refusal(neuron=neuron)
 
 
 def test_statistics_stand_in_for_a_data_set():
@@ -98,6 +146,22 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
         ),
         ({"hardware": {"neural_cores": [True, 1]}}, ["hardware.neural_cores", "true or false"]),
         ({"hardware": {"membrane_bits": 4}}, ["hardware.membrane_bits", "'auto'", "8", "4"]),
+        (
+            {"hardware": {"backend": "fpga"}},
+            ["hardware.backend", "'engine' or 'published'", "'fpga'"],
+        ),
+        (
+            {"hardware": {"backend": "published"}, "network": "8C3-4C5-10"},
+            ["network: must have padded 3x3 kernels (nC3)", "'1:4C5'", "8C3-4C5-10"],
+        ),
+        (
+            {"hardware": {"backend": "published"}, "network": "8C3v-10"},
+            ["network: must have padded 3x3 kernels (nC3)", "'0:8C3v'"],
+        ),
+        (
+            {"hardware": {"backend": "published", "schedule": "step_pipelined"}},
+            ["hardware.schedule: must be layer_serial", "'step_pipelined'"],
+        ),
         ({"hardware": {"taps_per_cycle": 9}}, ["hardware.taps_per_cycle", "1", "9"]),
         ({"input": {"height": 35}}, ["input.height", "34", "35"]),
         ({"input": {"channels": 1}}, ["input.channels", "2", "1"]),
@@ -182,7 +246,7 @@ def test_the_schema_describes_every_key_and_refuses_others():
     assert schema["additionalProperties"] is False
     assert set(schema["properties"]) == set(Config.model_fields)
     assert schema["required"] == ["network"]
-    assert schema["$defs"]["NeuronConfig"]["properties"]["beta"]["maximum"] == 1
+    assert schema["$defs"]["TrainingConfig"]["properties"]["lr"]["maximum"] == 10
 
 
 def test_registered_data_sets_have_sizes():

@@ -128,6 +128,10 @@ def test_a_range_ends_where_it_says():
         ({"sampler": "grid", "runs": None}, ["vary.neuron.beta", "list of choices"]),
         ({"base": 3}, ["base: should hold keys and values, got 3"]),
         ({"base": {}}, ["point 1 of the plan", "dataset"]),
+        (
+            {"vary": {"network": ["10"], "hardware.backend": ["engine", "published"]}},
+            ["of the plan: hardware.backend: must be engine to simulate", "'published'"],
+        ),
         ({"vary": {"neuron.beta": 3}}, ["vary.neuron.beta: should be a list, got 3"]),
         (
             {"vary": {"neuron.beta": []}},

@@ -16,11 +16,15 @@ from spikemeter.models.integer import network_spikes
 from spikemeter.network import Layer
 from spikemeter.predictor.timing import BUCKETS, spike_taps, statistics_timing, trace_timing
 
+BACKENDS = ("engine", "published")
+
 
 def plain_step_cycles(
-    layer: Layer, cores: int, encoder_width: int, spikes: np.ndarray
+    layer: Layer, cores: int, config: Config, spikes: np.ndarray
 ) -> tuple[int, int]:
     """Walk through one step of one sample; return all its cycles and those that accumulate."""
+    encoder_width = config.hardware.encoder_width
+    drain = 7 if config.neuron.model == "lapicque" else 6
     phases = -(-layer.out_channels // cores)
     free_at, accumulate, index = 0, 0, 0
     for row in range(layer.in_height):
@@ -40,7 +44,7 @@ def plain_step_cycles(
                 index += 1
     words = -(-layer.inputs // encoder_width)
     fire = layer.out_height * layer.out_width * phases
-    return max(words + 3, free_at) + fire + 6, accumulate
+    return max(words + 3, free_at) + fire + drain, accumulate
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -52,10 +56,7 @@ def test_trace_equals_an_event_by_event_account(seed: int) -> None:
         zip(case.config.layers, case.config.neural_cores, strict=True)
     ):
         for sample, train in enumerate(trains.inputs[index]):
-            steps = [
-                plain_step_cycles(layer, cores, case.config.hardware.encoder_width, spikes)
-                for spikes in train
-            ]
+            steps = [plain_step_cycles(layer, cores, case.config, spikes) for spikes in train]
             busy = sum(timing.buckets[name][sample, index] for name in BUCKETS[:3])
             assert busy == sum(cycles - 1 for cycles, _ in steps)
             assert timing.buckets["accumulate"][sample, index] == sum(step[1] for step in steps)
@@ -149,8 +150,9 @@ def test_flattened_spikes_cost_the_same() -> None:
     )
 
 
-def test_arrays_that_do_not_fit_are_named() -> None:
-    config = small_config()
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_arrays_that_do_not_fit_are_named(backend: str) -> None:
+    config = small_config(backend)
     trains = [
         np.zeros((1, 4, layer.in_channels, layer.in_height, layer.in_width), dtype=bool)
         for layer in config.layers
@@ -165,9 +167,46 @@ def test_arrays_that_do_not_fit_are_named() -> None:
         trace_timing(config, [trains[0], np.concatenate([trains[1]] * 2)])
     with pytest.raises(ValueError, match=r"counts_0 must have shape \(samples, 4, 2\), got"):
         statistics_timing(config, [np.zeros((1, 3, 2)), np.zeros((1, 4, 8))])
+    counts = [np.zeros((1, 4, 2)), np.zeros((1, 4, 8))]
+    with pytest.raises(ValueError, match=r"taps_1 must have shape \(samples, 4, 8\), got"):
+        statistics_timing(config, counts, [counts[0], counts[0]])
 
 
-def small_config() -> Config:
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(seed=st.integers(0, 10_000), density=st.sampled_from([0.0, 0.02, 0.3, 1.0]))
+@settings(max_examples=25, deadline=None)
+def test_the_contract_of_every_machine(backend: str, seed: int, density: float) -> None:
+    config = small_config(backend)
+    rng = np.random.default_rng(seed)
+    trains = [
+        rng.random((2, 4, layer.in_channels, layer.in_height, layer.in_width)) < density
+        for layer in config.layers
+    ]
+    timing = trace_timing(config, trains)
+    assert set(timing.buckets) == set(BUCKETS)
+    np.testing.assert_array_equal(sum(timing.buckets.values()), timing.layer_cycles)
+    np.testing.assert_array_equal(timing.cycles, timing.layer_cycles.sum(axis=1))
+    assert all((cycles >= 0).all() for cycles in timing.buckets.values())
+
+    flat = [train.reshape(2, 4, -1) for train in trains]
+    np.testing.assert_array_equal(trace_timing(config, flat).cycles, timing.cycles)
+
+    silent = trace_timing(config, [np.zeros_like(train) for train in trains])
+    without = [np.zeros((2, 4, layer.in_channels)) for layer in config.layers]
+    np.testing.assert_array_equal(statistics_timing(config, without).cycles, silent.cycles)
+    assert (silent.buckets["accumulate"] == 0).all()
+    assert (timing.layer_cycles >= silent.layer_cycles).all()
+
+    layer = int(rng.integers(len(trains)))
+    trains[layer].reshape(-1)[rng.integers(trains[layer].size)] = True
+    again = trace_timing(config, trains).layer_cycles
+    assert (again[:, layer] >= timing.layer_cycles[:, layer]).all()
+    np.testing.assert_array_equal(again[:, 1 - layer], timing.layer_cycles[:, 1 - layer])
+    wider = trace_timing(with_hardware(config, neural_cores=[5, 6]), trains).layer_cycles
+    assert (wider <= again).all()
+
+
+def small_config(backend: str = "engine") -> Config:
     return load_config(
         {
             "network": "8C3-MP2-10",
@@ -175,7 +214,7 @@ def small_config() -> Config:
                 "height": 12, "width": 12, "channels": 2, "time_steps": 4,
                 "statistics": [[0.0, 0.0]] * 4,
             },
-            "hardware": {"neural_cores": [4, 5]},
+            "hardware": {"backend": backend, "neural_cores": [4, 5]},
         }
     )  # fmt: skip
 
