@@ -21,8 +21,10 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -57,30 +59,37 @@ _DRAIN_CYCLES = {"lif": 6, "lapicque": 7}
 
 A Lapicque neuron takes one cycle more for its multiplier (``rtl/neural_core.sv``, `gen_lapicque`).
 """
+_LINES_AT_A_TIME = 2**24
+"""Input lines, over samples and steps, that are packed at a time."""
+_FEWEST = 1e-9
+"""Stands in for amounts that are zero where they divide."""
+_CRITICAL = 1.0001
+"""Service per word scanned above which the cores are the bottleneck; near 1 both forms agree."""
+_NEWTON_STEPS = 4
 
 _Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepCosts:
-    """Cycles of every step of one layer, for a batch of samples.
+    """Cycles of every step of every layer, for a batch of samples.
 
     Attributes
     ----------
-    encode, accumulate : ndarray of float, shape (samples, time_steps)
+    encode, accumulate : ndarray of float, shape (samples, layers, time_steps)
         Cycles in which the cores wait for events, and in which they add weights.
-    fire : int
+    fire : ndarray of float, shape (layers, 1)
         Cycles per step in which neurons are updated, the drain of the pipeline included.
     """
 
     encode: _Floats
     accumulate: _Floats
-    fire: int
+    fire: _Floats
 
     @property
     def total(self) -> _Floats:
-        """Cycles of a step from its dispatch to its end, shape (samples, time_steps)."""
-        return _DISPATCH_CYCLES + self.encode + self.accumulate + self.fire
+        """Cycles of a step from its dispatch to its end, shape (samples, layers, time_steps)."""
+        return _DISPATCH_CYCLES + self.fire + self.encode + self.accumulate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +139,7 @@ class EngineTiming:
             If an array does not fit its layer.
         """
         check_trains(self.layers, self.time_steps, inputs)
-        return self._timing(
-            [
-                self._exact_costs(layer, cores, spikes)
-                for layer, cores, spikes in zip(self.layers, self.neural_cores, inputs, strict=True)
-            ],
-            stream=True,
-        )
+        return self._timing(self._exact_costs(inputs), stream=True)
 
     def statistics(
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
@@ -163,131 +166,93 @@ class EngineTiming:
             If an array does not fit its layer.
         """
         check_counts(self.layers, self.time_steps, "counts", counts)
+        events = np.stack([count.sum(axis=-1) for count in counts], axis=1)
         if taps is None:
-            taps = [
-                count * even_taps(layer) for layer, count in zip(self.layers, counts, strict=True)
-            ]
-        check_counts(self.layers, self.time_steps, "taps", taps)
-        return self._timing(
-            [
-                self._expected_costs(layer, cores, count.sum(axis=-1), tap.sum(axis=-1))
-                for layer, cores, count, tap in zip(
-                    self.layers, self.neural_cores, counts, taps, strict=True
-                )
-            ],
-            stream=False,
-        )
+            served = events * _sizes(self).even_taps
+        else:
+            check_counts(self.layers, self.time_steps, "taps", taps)
+            served = np.stack([tap.sum(axis=-1) for tap in taps], axis=1)
+        return self._timing(self._expected_costs(events, served), stream=False)
 
-    def _fire_cycles(self, layer: Layer, cores: int) -> int:
-        phases = -(-layer.out_channels // cores)
-        return layer.out_height * layer.out_width * phases + _DRAIN_CYCLES[self.neuron]
+    def _exact_costs(self, inputs: Sequence[NDArray[np.bool_]]) -> StepCosts:
+        """Costs from spike trains."""
+        sizes = _sizes(self)
+        begins, accumulates = [], []
+        for layer, phases, spikes in zip(self.layers, sizes.phases.ravel(), inputs, strict=True):
+            begin, accumulate = _begin_and_service(layer, int(phases), self.encoder_width, spikes)
+            begins.append(begin)
+            accumulates.append(accumulate)
+        accumulate = np.stack(accumulates, axis=1).astype(np.float64)
+        begin = np.stack(begins, axis=1).astype(np.float64)
+        encode = begin - accumulate - _DISPATCH_CYCLES
+        return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
 
-    def _exact_costs(self, layer: Layer, cores: int, spikes: NDArray[np.bool_]) -> StepCosts:
-        """Costs of a layer from its spike trains."""
-        phases = -(-layer.out_channels // cores)
-        samples, steps = spikes.shape[:2]
-        shape = (samples, steps, layer.in_channels, layer.in_height, layer.in_width)
-        taps = np.multiply.outer(*_taps(layer)) * phases
-        # Packed as in the buffer: row, column, channel, and words of encoder_width
-        service = np.where(spikes.reshape(shape), taps, 0).transpose(0, 1, 3, 4, 2)
-        words = packed_words(layer.inputs, self.encoder_width)
-        padded = np.zeros((samples, steps, words * self.encoder_width), dtype=np.int32)
-        padded[:, :, : layer.inputs] = service.reshape(samples, steps, -1)
-        of_word = padded.reshape(samples, steps, words, self.encoder_width).sum(
-            axis=-1, dtype=np.int64
-        )
-        from_word = of_word[..., ::-1].cumsum(axis=-1)[..., ::-1]
-        ends = np.where(from_word > 0, _EVENT_CYCLES + np.arange(words) + from_word, 0)
-        begin = np.maximum(words + _SCAN_CYCLES, ends.max(axis=-1))
-        accumulate = from_word[..., 0]
-        return StepCosts(
-            encode=(begin - accumulate - _DISPATCH_CYCLES).astype(np.float64),
-            accumulate=accumulate.astype(np.float64),
-            fire=self._fire_cycles(layer, cores),
-        )
-
-    def _expected_costs(
-        self, layer: Layer, cores: int, events: _Floats, taps: _Floats
-    ) -> StepCosts:
-        """Costs of a layer expected from its events and their taps, shape (samples, time_steps).
-
-        An approximation for events spread evenly over the words: with many the cores start at the
-        first and are busy to the end; with few they wait for the scan and end soon after the last
-        one. The later of the two ends is taken. Single placements can lie on either side.
-        """
-        accumulate = taps * -(-layer.out_channels // cores)
-        words = packed_words(layer.inputs, self.encoder_width)
-        # Evenly spread, n events leave gaps of (words - n) / (n + 1) words before, between, after
-        some = np.maximum(events, 1.0)
-        gap = np.maximum(words - some, 0) / (some + 1)
-        service = accumulate / np.maximum(events, 1e-9)
-        ends = np.maximum(gap + service * some, words - 1 - gap + service)
-        busy = np.maximum(words + _SCAN_CYCLES, _EVENT_CYCLES + ends)
+    def _expected_costs(self, events: _Floats, taps: _Floats) -> StepCosts:
+        """Costs expected from events and their taps, shape (samples, layers, time_steps)."""
+        sizes = _sizes(self)
+        words = sizes.words
+        accumulate = taps * sizes.phases
         # Fewer than one event a step: some steps have one, the others none
         share = np.minimum(events, 1.0)
-        begin = share * busy + (1 - share) * (words + _SCAN_CYCLES)
-        return StepCosts(
-            encode=begin - accumulate - _DISPATCH_CYCLES,
-            accumulate=accumulate,
-            fire=self._fire_cycles(layer, cores),
-        )
+        some = np.maximum(events, 1.0)
+        busy = accumulate / np.maximum(share, _FEWEST)
+        service = busy / some
+        late = _EVENT_CYCLES - _SCAN_CYCLES
+        inside = np.clip((words - late / 2 - service) / words, 0.0, 1.0)
+        wait = _overshoot(some, service, sizes.spread, words)
+        over = np.maximum(busy - words, 0.0) + wait + late * (1.0 - inside**some)
+        begin = np.maximum(words + _SCAN_CYCLES + over, _EVENT_CYCLES + busy)
+        begin = words + _SCAN_CYCLES + share * (begin - words - _SCAN_CYCLES)
+        encode = begin - accumulate - _DISPATCH_CYCLES
+        return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
 
-    def _timing(self, costs: Sequence[StepCosts], *, stream: bool) -> Timing:
+    def _timing(self, costs: StepCosts, *, stream: bool) -> Timing:
         """Put the layers' steps one after the other as the schedule says."""
-        total = np.stack([cost.total for cost in costs], axis=1)
-        start, finish = self._schedule(total[None])
-        layer_cycles = finish[0, :, :, -1] - start[0, :, :, 0]
-        samples, steps = costs[0].total.shape
-        buckets = {
-            "encode": np.stack([cost.encode.sum(axis=1) for cost in costs], axis=1),
-            "accumulate": np.stack([cost.accumulate.sum(axis=1) for cost in costs], axis=1),
-            "fire": np.tile([float(cost.fire * steps) for cost in costs], (samples, 1)),
-        }
-        buckets["stall"] = layer_cycles - sum(buckets.values())
+        total = costs.total
+        start, finish = self._alone(total)
+        layer_cycles = finish[:, :, -1] - start[:, :, 0]
+        encode, accumulate = costs.encode.sum(axis=2), costs.accumulate.sum(axis=2)
+        fire = np.repeat(costs.fire.T * self.time_steps, len(total), axis=0)
         return Timing(
-            cycles=finish[0, :, -1, -1],
+            cycles=finish[:, -1, -1],
             layer_cycles=layer_cycles,
-            buckets=buckets,
+            buckets={
+                "encode": encode,
+                "accumulate": accumulate,
+                "fire": fire,
+                "stall": layer_cycles - encode - accumulate - fire,
+            },
             initiation_interval_cycles=(
                 self._stream_intervals(total) if stream else self._slowest_stage(total)
             ),
         )
 
-    def _schedule(self, total: _Floats, load: float = 0.0) -> tuple[_Floats, _Floats]:
-        """When each step of each layer starts and ends, for inferences back to back.
+    def _alone(self, total: _Floats) -> tuple[_Floats, _Floats]:
+        """When each step of each layer starts and ends, for inferences on an idle engine.
 
         Parameters
         ----------
-        total : ndarray of float, shape (inferences, batch, layers, time_steps)
+        total : ndarray of float, shape (samples, layers, time_steps)
             Cost of every step.
-        load : float
-            Cycles in which the input of one step is written; 0: all inputs are resident.
 
         Returns
         -------
-        start, finish : ndarray of float, shape (inferences, batch, layers, time_steps)
+        start, finish : ndarray of float, shape (samples, layers, time_steps)
             Cycle of the dispatch of a step, and first cycle after it.
         """
-        inferences, batch, layers, steps = total.shape
-        start, finish = np.zeros_like(total), np.zeros_like(total)
-        loaded = np.zeros((batch, steps))
-        for n in range(inferences):
-            # A half of a buffer is free when its reader has finished the inference before last
-            freed = finish[n - 2, :, :, -1] if n >= 2 else np.zeros((batch, layers))
-            begin = np.maximum(loaded[:, -1], freed[:, 0])[:, None]
-            loaded = begin + load * np.arange(1, steps + 1) if load else loaded
-            ready = loaded
-            for layer in range(layers):
-                clock = finish[n - 1, :, layer, -1] if n else np.zeros(batch)
-                if layer + 1 < layers:
-                    clock = np.maximum(clock, freed[:, layer + 1])
-                for step in range(steps):
-                    resident = ready[:, step if self.pipelined else -1]
-                    start[n, :, layer, step] = np.maximum(clock, resident)
-                    clock = start[n, :, layer, step] + total[n, :, layer, step]
-                    finish[n, :, layer, step] = clock
-                ready = finish[n, :, layer]
-        return start, finish
+        if not self.pipelined:
+            finish = total.reshape(len(total), -1).cumsum(axis=1).reshape(total.shape)
+            return finish - total, finish
+        # finish[t] = max(finish[t-1], ready[t]) + total[t], unrolled: the sum of the costs up to
+        # t, and the longest wait of any step up to t
+        spent = total.cumsum(axis=2)
+        finish = np.empty_like(total)
+        ready = np.zeros((len(total), 1))
+        for layer in range(total.shape[1]):
+            waited = ready - (spent[:, layer] - total[:, layer])
+            finish[:, layer] = spent[:, layer] + np.maximum.accumulate(waited, axis=1)
+            ready = finish[:, layer]
+        return finish - total, finish
 
     def _stream_intervals(self, total: _Floats) -> _Floats:
         """Cycles between results when the samples enter in turn, again and again.
@@ -296,11 +261,40 @@ class EngineTiming:
         """
         samples, layers, _ = total.shape
         full = layers + 1
-        order = np.arange(full + samples) % samples
-        load = packed_words(self.layers[0].inputs, self.encoder_width)
-        _, finish = self._schedule(total[order][:, None], load=load)
-        done = finish[:, 0, -1, -1]
+        costs = total.tolist()
+        done = self._stream([costs[index % samples] for index in range(full + samples)])
         return np.roll(np.diff(done[full - 1 :]), full % samples)
+
+    def _stream(self, costs: Sequence[list[list[float]]]) -> list[float]:
+        """Cycle after the last step of each of these inferences, back to back.
+
+        An item of `costs` has the cost of every step by layer and step. The input of a step takes
+        one cycle per word to write; a half of a buffer is free when its reader has finished the
+        inference before last.
+        """
+        load = float(packed_words(self.layers[0].inputs, self.encoder_width))
+        layers, steps = len(self.layers), self.time_steps
+        loaded, done = 0.0, []
+        # End of the last step of every layer, in the inference before last and the last one
+        freed, last = [0.0] * layers, [0.0] * layers
+        for inference in costs:
+            begin = max(loaded, freed[0])
+            ready = [begin + load * (step + 1) for step in range(steps)]
+            loaded = ready[-1]
+            ends = []
+            for layer in range(layers):
+                clock = last[layer]
+                if layer + 1 < layers:
+                    clock = max(clock, freed[layer + 1])
+                finish = []
+                for step, cost in enumerate(inference[layer]):
+                    clock = max(clock, ready[step if self.pipelined else -1]) + cost
+                    finish.append(clock)
+                ready = finish
+                ends.append(clock)
+            freed, last = last, ends
+            done.append(clock)
+        return done
 
     def _slowest_stage(self, total: _Floats) -> _Floats:
         """Cycles between results when one sample enters again and again.
@@ -310,6 +304,144 @@ class EngineTiming:
         load = self.time_steps * packed_words(self.layers[0].inputs, self.encoder_width)
         slowest: _Floats = np.maximum(total.sum(axis=2).max(axis=1), load)
         return slowest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sizes:
+    """What the cost of a step depends on beside its spikes; shape (layers, 1)."""
+
+    phases: _Floats
+    words: _Floats
+    fire: _Floats
+    even_taps: _Floats
+    # Mean square of the taps of a spike over the square of their mean
+    spread: _Floats
+
+
+@lru_cache(maxsize=1024)
+def _sizes(machine: EngineTiming) -> _Sizes:
+    phases = [
+        -(-layer.out_channels // cores)
+        for layer, cores in zip(machine.layers, machine.neural_cores, strict=True)
+    ]
+    neurons = [layer.out_height * layer.out_width for layer in machine.layers]
+    taps = [_taps(layer) for layer in machine.layers]
+    return _Sizes(
+        phases=_column(phases),
+        words=_column([packed_words(x.inputs, machine.encoder_width) for x in machine.layers]),
+        fire=_column(neurons) * _column(phases) + _DRAIN_CYCLES[machine.neuron],
+        even_taps=_column([even_taps(layer) for layer in machine.layers]),
+        spread=_column(
+            [
+                (rows**2).mean() / rows.mean() ** 2 * (columns**2).mean() / columns.mean() ** 2
+                for rows, columns in taps
+            ]
+        ),
+    )
+
+
+def _column(values: Sequence[float]) -> _Floats:
+    column = np.array(values, dtype=np.float64)[:, None]
+    column.setflags(write=False)
+    return column
+
+
+def _begin_and_service(
+    layer: Layer, phases: int, encoder_width: int, spikes: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cycles of every step until the first neuron fires, and those that add weights.
+
+    Both of shape (samples, time_steps); computed for some samples at a time, to bound memory.
+    """
+    words = packed_words(layer.inputs, encoder_width)
+    masks = _tap_masks(layer, encoder_width)
+    positions = _EVENT_CYCLES + np.arange(words)
+    some = max(1, _LINES_AT_A_TIME // (spikes.shape[1] * layer.inputs))
+    begins, services = [], []
+    for first in range(0, len(spikes), some):
+        packed = _packed(layer, encoder_width, spikes[first : first + some])
+        of_word = np.zeros(packed.shape[:3], dtype=np.int64)
+        for taps, mask in masks:
+            set_bits = np.bitwise_count(packed if mask is None else packed & mask)
+            of_word += set_bits.sum(axis=3, dtype=np.int64) * (taps * phases)
+        from_word = of_word[..., ::-1].cumsum(axis=2)[..., ::-1]
+        ends = np.where(from_word > 0, positions + from_word, 0).max(axis=2)
+        begins.append(np.maximum(words + _SCAN_CYCLES, ends))
+        services.append(from_word[..., 0])
+    return np.concatenate(begins), np.concatenate(services)
+
+
+def _packed(
+    layer: Layer, encoder_width: int, spikes: NDArray[np.bool_]
+) -> NDArray[np.unsignedinteger]:
+    """Pack spikes as in the buffer: row, column, channel, and words of `encoder_width`.
+
+    Returns
+    -------
+    ndarray of unsigned integers, shape (samples, time_steps, words, limbs)
+    """
+    samples, steps = spikes.shape[:2]
+    maps = spikes.reshape(samples, steps, layer.in_channels, -1)
+    lines = maps.swapaxes(2, 3).reshape(samples, steps, layer.inputs)
+    words = packed_words(layer.inputs, encoder_width)
+    limb_bits = next((bits for bits in (64, 32, 16, 8) if encoder_width % bits == 0), None)
+    if words * encoder_width != layer.inputs:
+        padded = np.zeros((samples, steps, words * encoder_width), dtype=np.bool_)
+        padded[..., : layer.inputs] = lines
+        lines = padded
+    by_word = np.packbits(lines.reshape(samples, steps, words, encoder_width), axis=3)
+    return by_word if limb_bits is None else by_word.view(f"u{limb_bits // 8}")
+
+
+@lru_cache(maxsize=256)
+def _tap_masks(
+    layer: Layer, encoder_width: int
+) -> tuple[tuple[int, NDArray[np.unsignedinteger] | None], ...]:
+    """Input lines by their taps inside the frame: packed masks; None where all have the same."""
+    taps = np.broadcast_to(
+        np.multiply.outer(*_taps(layer)), (layer.in_channels, layer.in_height, layer.in_width)
+    )
+    values = [int(value) for value in np.unique(taps) if value]
+    if len(values) == 1 and taps.all():
+        return ((values[0], None),)
+    return tuple(
+        (value, _packed(layer, encoder_width, (taps == value)[None, None])[0, 0])
+        for value in values
+    )
+
+
+def _overshoot(events: _Floats, service: _Floats, spread: _Floats, words: _Floats) -> _Floats:
+    """Cycles that accumulation is expected to end after both the scan and its own service.
+
+    From the distribution of the maximum of a Brownian bridge with drift; see the module.
+    """
+    from scipy.special import erfcx
+
+    work = events * service
+    drift = np.abs(words - work)
+    variance = events * service**2 * spread
+    load = work / words
+    overloaded = load > _CRITICAL
+    if overloaded.any():
+        exponent = _lundberg(np.maximum(load, _CRITICAL)) / (spread * np.maximum(service, _FEWEST))
+        variance = np.where(overloaded, 2 * drift / exponent, variance)
+    deviation = np.sqrt(np.maximum(variance, _FEWEST))
+    overshoot: _Floats = (
+        math.sqrt(math.pi / 8) * deviation * erfcx(drift / (math.sqrt(2) * deviation))
+    )
+    return overshoot
+
+
+def _lundberg(load: _Floats) -> _Floats:
+    """Positive root y of ``y = load (1 - exp(-y))`` for a load above 1, by Newton's method.
+
+    It starts right of the root, and stays there, since the function is convex.
+    """
+    root = np.minimum(load, 2 * (load - 1))
+    for _ in range(_NEWTON_STEPS):
+        decayed = load * np.exp(-root)
+        root = root - (root - load + decayed) / (1 - decayed)
+    return root
 
 
 def timing_model(config: Config) -> TimingModel:

@@ -63,7 +63,7 @@ def test_the_noise_floor_is_the_spread_over_seeds(table, fitted, tmp_path):
     report, _ = fitted
     logs = np.log(table["cycles.mean"])
     point = [key for key in FLAT_KEYS if key not in ("training.seed", "hardware.neural_cores")]
-    of_point = logs.groupby([table[key] for key in point])
+    of_point = logs.groupby([table[key] for key in point], dropna=False)
     squares = (of_point.var(ddof=0) * of_point.size()).sum()
     assert report["noise_floor_log"] == pytest.approx(np.sqrt(squares / (48 - len(of_point))))
     single = fit_predictor(synthetic_table(9, seeds=1), tmp_path / "q", statistics={})
