@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .spikes import StatisticsLevel
+
 __all__ = ["FIDELITIES", "Fidelity", "LatencyEstimate", "LayerEstimate"]
 
 Fidelity = Literal["hyperparameters", "statistics", "trace"]
@@ -55,6 +57,9 @@ class LatencyEstimate:
         As asked for.
     fidelity : {"hyperparameters", "statistics", "trace"}
         What the estimate rests on.
+    statistics_level : {"taps", "channels", "layers"} or None
+        With the fidelity ``statistics``: counts per step and channel with their kernel taps inside
+        the frame, the same without taps, or counts per step of every layer.
     in_domain : bool
         Whether the configuration lies where the predictor was calibrated.
     warnings : tuple of str
@@ -74,6 +79,7 @@ class LatencyEstimate:
     interval_cycles: tuple[float, float]
     confidence: float
     fidelity: Fidelity
+    statistics_level: StatisticsLevel | None
     in_domain: bool
     warnings: tuple[str, ...]
     layers: tuple[LayerEstimate, ...]
@@ -89,6 +95,7 @@ class LatencyEstimate:
             "interval_cycles": list(self.interval_cycles),
             "confidence": self.confidence,
             "fidelity": self.fidelity,
+            "statistics_level": self.statistics_level,
             "in_domain": self.in_domain,
             "warnings": list(self.warnings),
             "samples": {"cycles": list(self.sample_cycles)},

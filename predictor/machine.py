@@ -55,7 +55,7 @@ class TimingModel(Protocol):
     def statistics(
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
     ) -> Timing:
-        """Cycles expected from spikes, and their taps, per step and channel."""
+        """Cycles expected from spikes, and their taps, per step and channel, or per step."""
         ...
 
 
@@ -97,14 +97,15 @@ def check_counts(
     name : str
         What the arrays are called in a refusal.
     arrays : sequence of ndarray of float
-        Must have shape (samples, time_steps, in_channels).
+        Must have shape (samples, time_steps, in_channels), or (samples, time_steps, 1) for all
+        channels together.
 
     Raises
     ------
     ValueError
         Names the array, what it must be and its shape.
     """
-    _check(name, arrays, [{(layer.in_channels,)} for layer in layers], time_steps)
+    _check(name, arrays, [{(layer.in_channels,), (1,)} for layer in layers], time_steps)
 
 
 def _check(
@@ -125,6 +126,6 @@ def _check(
         if array.shape[1:2] != (time_steps,) or array.shape[2:] not in allowed:
             expected = " or ".join(
                 f"(samples, {', '.join(map(str, (time_steps, *shape)))})"
-                for shape in sorted(allowed, key=len)
+                for shape in sorted(allowed, key=lambda shape: (len(shape), -math.prod(shape)))
             )
             raise ValueError(f"{name}_{index} must have shape {expected}, got {array.shape}")

@@ -21,7 +21,7 @@ from .features import FLAT_KEYS, config_from_row, layer_features
 from .folder import PredictorParts, read_folder
 from .intervals import OUTSIDE_FACTOR, checked_confidence
 from .published import PUBLISHED_ERROR
-from .spikes import KnownSpikes, read_spikes
+from .spikes import KnownSpikes, StatisticsLevel, known_spikes, read_spikes
 from .timing import Timing, statistics_timing, trace_timing
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def predict_latency(
     predictor: LatencyPredictor | None = None,
     fidelity: str | None = None,
     samples: int | None = None,
+    spikes: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> LatencyEstimate:
     """Predict the latency of a spiking network on the accelerator.
 
@@ -77,6 +78,10 @@ def predict_latency(
     samples : int, optional
         Uses the first samples of the known spikes alone. Default: all. Without effect on a
         prediction from hyperparameters.
+    spikes : mapping of str to array, optional
+        Known spikes in memory instead of those of the source, named as in an ``.npz`` file:
+        ``inputs_i`` (spike trains that enter weighted layer i), or ``counts_i`` (time_steps,
+        channels) and, where known, ``taps_i``; see `read_spikes` for the shapes.
 
     Returns
     -------
@@ -102,14 +107,14 @@ def predict_latency(
     'hyperparameters'
     """
     confidence = checked_confidence(confidence)
-    config, spikes, wanted = _resolved(source, fidelity, samples)
+    config, known, wanted = _resolved(source, fidelity, samples, spikes)
     if wanted == "trace":
-        assert spikes is not None
-        return _from_trace(config, spikes, confidence)
+        assert known is not None
+        return _from_trace(config, known, confidence)
     predictor = predictor or LatencyPredictor.default()
     if wanted == "statistics":
-        assert spikes is not None
-        return _from_statistics(config, spikes, confidence, predictor.parts)
+        assert known is not None
+        return _from_statistics(config, known, confidence, predictor.parts)
     return _from_hyperparameters(config, confidence, predictor.parts)
 
 
@@ -148,10 +153,16 @@ class LatencyPredictor:
         confidence: float = 0.9,
         fidelity: str | None = None,
         samples: int | None = None,
+        spikes: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> LatencyEstimate:
         """Predict one latency; see `predict_latency`."""
         return predict_latency(
-            source, confidence=confidence, predictor=self, fidelity=fidelity, samples=samples
+            source,
+            confidence=confidence,
+            predictor=self,
+            fidelity=fidelity,
+            samples=samples,
+            spikes=spikes,
         )
 
     def predict(self, rows: pd.DataFrame, *, confidence: float = 0.9) -> pd.DataFrame:
@@ -256,7 +267,10 @@ def _default() -> LatencyPredictor:
 
 
 def _resolved(
-    source: Source, fidelity: str | None, samples: int | None
+    source: Source,
+    fidelity: str | None,
+    samples: int | None,
+    arrays: Mapping[str, NDArray[np.generic]] | None,
 ) -> tuple[Config, KnownSpikes | None, Fidelity]:
     """Find configuration, known spikes and fidelity of a question."""
     if fidelity is not None and fidelity not in FIDELITIES:
@@ -266,14 +280,18 @@ def _resolved(
     config = load_config(source)
     if fidelity == "hyperparameters":
         return config, None, "hyperparameters"
-    spikes = _known_spikes(source, config)
+    if arrays is None:
+        spikes = _known_spikes(source, config)
+    else:
+        spikes = known_spikes(arrays, config, refusal=ConfigError)
     best: Fidelity = "hyperparameters"
     if spikes is not None:
         best = "statistics" if spikes.inputs is None else "trace"
         if samples is not None and samples > spikes.samples:
             rule = f"must be at most the {spikes.samples} samples that are known"
             raise PredictorError(f"samples: {rule}, got {samples}")
-        spikes = spikes.first(samples or spikes.samples)
+        if samples is not None:
+            spikes = spikes.first(samples)
     wanted: Fidelity = next((name for name in FIDELITIES if name == fidelity), best)
     if FIDELITIES.index(wanted) > FIDELITIES.index(best):
         raise PredictorError(f"fidelity: this source allows {best} at most, got {wanted!r}")
@@ -329,6 +347,7 @@ def _from_statistics(
         timing,
         confidence=confidence,
         fidelity="statistics",
+        statistics_level=spikes.level,
         interval=_around(cycles, half_width + doubt),
         warnings=(*((warning,) if warning else ()), *doubts),
         input_rates=_known_input_rates(config, spikes),
@@ -430,6 +449,7 @@ def _estimate(
     interval: tuple[float, float],
     input_rates: Sequence[float],
     firing_rates: Sequence[float | None],
+    statistics_level: StatisticsLevel | None = None,
     in_domain: bool = True,
     warnings: tuple[str, ...] = (),
     sample_cycles: tuple[float, ...] = (),
@@ -453,6 +473,7 @@ def _estimate(
         interval_cycles=interval,
         confidence=confidence,
         fidelity=fidelity,
+        statistics_level=statistics_level,
         in_domain=in_domain,
         warnings=warnings,
         layers=layers,

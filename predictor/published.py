@@ -109,8 +109,9 @@ class PublishedTiming:
         Parameters
         ----------
         counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
-            Spikes that enter each weighted layer. Counts that are means over samples give a lower
-            bound, since the larger of two costs is taken map by map.
+            Spikes that enter each weighted layer; with a last axis of 1 those of all channels,
+            which are then taken to spike alike. Counts that are means, over samples or channels,
+            give a lower bound, since the larger of two costs is taken map by map.
         taps : sequence of ndarray of float, optional
             Without effect: a tap outside the frame takes its cycle too.
 
@@ -127,7 +128,14 @@ class PublishedTiming:
         check_counts(self.layers, self.time_steps, "counts", counts)
         if taps is not None:
             check_counts(self.layers, self.time_steps, "taps", taps)
-        return self._timing(counts)
+        return self._timing(
+            [
+                np.broadcast_to(count / layer.in_channels, (*count.shape[:2], layer.in_channels))
+                if count.shape[2] != layer.in_channels
+                else count
+                for layer, count in zip(self.layers, counts, strict=True)
+            ]
+        )
 
     def _timing(self, counts: Sequence[_Floats]) -> Timing:
         """Add up the layers, which run one after the other."""

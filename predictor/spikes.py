@@ -1,15 +1,18 @@
 """Known spikes: reading ``trace.npz`` of a run, or the file that ``spikes`` names.
 
 Such a file holds, for every weighted layer i, either the spike trains that enter it
-(``inputs_i``) or their counts per step and channel (``counts_i``). What does not fit the
-configuration is refused by the name of the array.
+(``inputs_i``) or their counts per step and channel (``counts_i``, and ``taps_i`` where known), or
+per step alone with a single channel. What does not fit the configuration is refused by the name of
+the array.
 """
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +22,12 @@ from ..errors import InputError
 from ..network import Layer
 from .timing import spike_taps
 
-__all__ = ["KnownSpikes", "read_spikes"]
+__all__ = ["KnownSpikes", "StatisticsLevel", "known_spikes", "read_spikes"]
 
 _LARGEST_BYTES = 2 * 2**30
+
+StatisticsLevel = Literal["taps", "channels", "layers"]
+"""What is known of counted spikes: with their taps, per step and channel, or per step alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,22 +41,33 @@ class KnownSpikes:
         for a convolution, (samples, time_steps, features) for a dense layer. None if only counts
         are known.
     counts : tuple of ndarray of float, shape (samples, time_steps, channels)
-        Spikes that enter each weighted layer, per step and channel of the incoming map.
+        Spikes that enter each weighted layer, per step and channel of the incoming map; a last
+        axis of 1 holds those of all channels together.
     taps : tuple of ndarray of float, shape (samples, time_steps, channels), or None
         Kernel taps inside the frame of those spikes, if known of every layer that has any choice.
     outputs : ndarray of bool, shape (samples, time_steps, features), or None
         Spikes of the output layer, if known.
+    every_channel : bool
+        Whether the counts of all layers are known per channel.
     """
 
     inputs: tuple[NDArray[np.bool_], ...] | None
     counts: tuple[NDArray[np.float64], ...]
     taps: tuple[NDArray[np.float64], ...] | None
     outputs: NDArray[np.bool_] | None
+    every_channel: bool
 
     @property
     def samples(self) -> int:
         """Samples that are known."""
         return len(self.counts[0])
+
+    @property
+    def level(self) -> StatisticsLevel:
+        """What is known of the counts of every layer."""
+        if self.taps is not None:
+            return "taps"
+        return "channels" if self.every_channel else "layers"
 
     def first(self, samples: int) -> KnownSpikes:
         """Keep the first samples alone."""
@@ -59,6 +76,7 @@ class KnownSpikes:
             counts=tuple(x[:samples] for x in self.counts),
             taps=None if self.taps is None else tuple(x[:samples] for x in self.taps),
             outputs=None if self.outputs is None else self.outputs[:samples],
+            every_channel=self.every_channel,
         )
 
 
@@ -108,6 +126,42 @@ def read_spikes(
         raise refusal(f"{error} (in {str(path)!r})") from error
 
 
+def known_spikes(
+    arrays: Mapping[str, NDArray[np.generic]],
+    config: Config,
+    *,
+    refusal: type[InputError] = InputError,
+) -> KnownSpikes:
+    """Hold spikes in memory against the configuration; arrays are named as in a file.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array_like
+        ``inputs_i``, or ``counts_i`` and perhaps ``taps_i``; see `read_spikes`.
+    config : Config
+        The network that the spikes belong to.
+    refusal : type of InputError, optional
+        The error to raise.
+
+    Returns
+    -------
+    KnownSpikes
+        Trains if there are any, counts in any case.
+
+    Raises
+    ------
+    InputError
+        If an array is missing, or has another shape or impossible values.
+    """
+    try:
+        for name in arrays:
+            if not _is_wanted(name):
+                raise _UnfitError(f"{name}: arrays are inputs_i, counts_i, taps_i and outputs")
+        return _checked({name: np.asarray(array) for name, array in arrays.items()}, config)
+    except _UnfitError as error:
+        raise refusal(str(error)) from error
+
+
 class _UnfitError(Exception):
     """An array does not fit; becomes the refusal that the caller wants."""
 
@@ -146,7 +200,12 @@ def _checked(arrays: dict[str, NDArray[np.generic]], config: Config) -> KnownSpi
         _same_samples(f"{kind}_{index}", len(array), len(counts[0]))
     if outputs is not None:
         _same_samples("outputs", len(outputs), len(counts[0]))
-    return KnownSpikes(inputs=inputs, counts=counts, taps=taps, outputs=outputs)
+    every_channel = all(
+        count.shape[2] == layer.in_channels for count, layer in zip(counts, layers, strict=True)
+    )
+    return KnownSpikes(
+        inputs=inputs, counts=counts, taps=taps, outputs=outputs, every_channel=every_channel
+    )
 
 
 def _same_samples(name: str, samples: int, expected: int) -> None:
@@ -188,10 +247,15 @@ def _binary(name: str, array: NDArray[np.generic]) -> NDArray[np.bool_]:
 def _counts(
     arrays: dict[str, NDArray[np.generic]], index: int, layer: Layer, steps: int
 ) -> NDArray[np.float64]:
+    name = f"counts_{index}"
+    array = arrays[name]
     pixels = layer.in_height * layer.in_width
-    shape = (steps, layer.in_channels)
+    if array.ndim and array.shape[-1] == 1:
+        return _amounts(
+            name, array, (steps, 1), f"{layer.inputs} inputs of the layer", layer.inputs
+        )
     limit = f"{pixels} neurons of a channel"
-    return _amounts(f"counts_{index}", arrays[f"counts_{index}"], shape, limit, pixels)
+    return _amounts(name, array, (steps, layer.in_channels), limit, pixels)
 
 
 def _taps(
@@ -205,7 +269,7 @@ def _taps(
     for index, (layer, count) in enumerate(zip(layers, counts, strict=True)):
         name, most = f"taps_{index}", layer.kernel**2
         if name in arrays:
-            limit, shape = f"{most} taps of a spike", (steps, layer.in_channels)
+            limit, shape = f"{most} taps of a spike", (steps, count.shape[2])
             taps.append(_amounts(name, arrays[name], shape, limit, most * count))
             _same_samples(name, len(taps[-1]), len(count))
         elif layer.kernel == 1:

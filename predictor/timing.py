@@ -149,10 +149,11 @@ class EngineTiming:
         Parameters
         ----------
         counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
-            Spikes that enter each weighted layer; need not be whole numbers.
+            Spikes that enter each weighted layer; need not be whole numbers. A last axis of 1
+            holds those of all channels together, which is as good here.
         taps : sequence of ndarray of float, shape (samples, time_steps, in_channels), optional
-            Kernel taps of these spikes that lie inside the frame (`spike_taps`). Default: spikes
-            are equally likely at every pixel.
+            Kernel taps of these spikes that lie inside the frame (`spike_taps`), or, with a last
+            axis of 1, of all channels. Default: spikes are equally likely at every pixel.
 
         Returns
         -------

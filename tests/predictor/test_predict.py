@@ -179,6 +179,34 @@ def test_a_lower_fidelity_can_be_forced_and_a_higher_one_cannot(run_folder, pred
         predictor.estimate(config, fidelity="guess")
 
 
+def test_counts_in_memory_are_predicted_at_every_level(run_folder, predictor):
+    config = load_config(CONTENT)
+    arrays = {}
+    for index, (layer, x) in enumerate(zip(config.layers, trains(run_folder), strict=True)):
+        counts = x.reshape(6, 8, layer.in_channels, -1).sum(axis=3)
+        arrays |= {f"counts_{index}": counts, f"taps_{index}": spike_taps(layer, x)}
+    with_taps = predictor.estimate(config, spikes=arrays)
+    assert with_taps.cycles == predictor.estimate(run_folder, fidelity="statistics").cycles
+    assert with_taps.statistics_level == "taps"
+
+    counts = {name: array for name, array in arrays.items() if name.startswith("counts")}
+    by_channel = predictor.estimate(config, spikes=counts)
+    assert by_channel.statistics_level == "channels"
+    summed = {name: array.sum(axis=2, keepdims=True) for name, array in counts.items()}
+    by_layer = predictor.estimate(config, spikes=summed)
+    assert by_layer.statistics_level == "layers"
+    assert by_layer.cycles == pytest.approx(by_channel.cycles)
+    exact = predictor.estimate(run_folder).cycles
+    assert abs(with_taps.cycles - exact) < abs(by_channel.cycles - exact)
+
+    in_memory = {f"inputs_{index}": x for index, x in enumerate(trains(run_folder))}
+    assert predict_latency(config, spikes=in_memory).cycles == exact
+    with pytest.raises(ConfigError, match="counts_1: must not be negative, got -"):
+        predictor.estimate(config, spikes=counts | {"counts_1": counts["counts_1"] - 1000})
+    with pytest.raises(ConfigError, match="counts_9x: arrays are inputs_i, counts_i, taps_i"):
+        predictor.estimate(config, spikes=counts | {"counts_9x": counts["counts_1"]})
+
+
 def test_spikes_are_looked_for_beside_the_configuration(run_folder, predictor, monkeypatch):
     beside = run_folder / "mine.yaml"
     beside.write_text(yaml.safe_dump({**CONTENT, "spikes": "trace.npz"}))
@@ -236,6 +264,7 @@ def test_an_estimate_becomes_json_with_the_keys_of_a_simulation(run_folder):
         "interval_cycles",
         "confidence",
         "fidelity",
+        "statistics_level",
         "in_domain",
         "warnings",
         "samples",

@@ -165,10 +165,10 @@ def test_arrays_that_do_not_fit_are_named(backend: str) -> None:
         trace_timing(config, [train[:0] for train in trains])
     with pytest.raises(ValueError, match=r"inputs_1 must hold one sample or more, .* got 2"):
         trace_timing(config, [trains[0], np.concatenate([trains[1]] * 2)])
-    with pytest.raises(ValueError, match=r"counts_0 must have shape \(samples, 4, 2\), got"):
+    with pytest.raises(ValueError, match=r"counts_0 must have .* or \(samples, 4, 1\), got"):
         statistics_timing(config, [np.zeros((1, 3, 2)), np.zeros((1, 4, 8))])
     counts = [np.zeros((1, 4, 2)), np.zeros((1, 4, 8))]
-    with pytest.raises(ValueError, match=r"taps_1 must have shape \(samples, 4, 8\), got"):
+    with pytest.raises(ValueError, match=r"taps_1 must have shape .*\(samples, 4, 1\), got"):
         statistics_timing(config, counts, [counts[0], counts[0]])
 
 
