@@ -203,8 +203,8 @@ def test_counts_in_memory_are_predicted_at_every_level(run_folder, predictor):
     assert predict_latency(config, spikes=in_memory).cycles == exact
     with pytest.raises(ConfigError, match="counts_1: must not be negative, got -"):
         predictor.estimate(config, spikes=counts | {"counts_1": counts["counts_1"] - 1000})
-    with pytest.raises(ConfigError, match="counts_9x: arrays are inputs_i, counts_i, taps_i"):
-        predictor.estimate(config, spikes=counts | {"counts_9x": counts["counts_1"]})
+    with pytest.raises(ConfigError, match="rates_1: arrays are inputs_i, counts_i, taps_i"):
+        predictor.estimate(config, spikes=counts | {"rates_1": counts["counts_1"]})
 
 
 def test_spikes_are_looked_for_beside_the_configuration(run_folder, predictor, monkeypatch):
