@@ -5,13 +5,22 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/installed
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test rtl-soak rtl-coverage rtl-mutations lint types wheel clean
 
 demo: $(READY)  ## run the main job on embedded data
 	$(BIN)/spikemeter demo --out demo-results
 
 test: $(READY)  ## run all tests
 	$(BIN)/pytest
+
+rtl-soak: $(READY)  ## many random networks in RTL; ARGS="--networks 400", "--seed 17", ...
+	$(BIN)/python tests/rtl/soak.py $(ARGS)
+
+rtl-coverage: $(READY)  ## lines and bits of the RTL that random networks exercise
+	$(BIN)/python tests/rtl/coverage.py $(ARGS)
+
+rtl-mutations: $(READY)  ## break the RTL on purpose, and see that the checks notice
+	$(BIN)/python tests/rtl/mutations.py $(ARGS)
 
 lint: $(READY) wheel  ## ruff, import arrows, Verilator lint
 	$(BIN)/ruff check .
@@ -23,7 +32,7 @@ types: $(READY) wheel  ## mypy --strict on the built package
 	MYPYPATH=$(BUILT) $(BIN)/mypy
 
 wheel: $(READY)  ## build the wheel, and unpack it for the static checkers
-	rm -rf build dist
+	rm -rf build/bdist.* build/lib $(BUILT) dist
 	$(BIN)/python -m build --wheel --outdir dist > /dev/null
 	$(BIN)/pip install --quiet --no-deps --target $(BUILT) dist/*.whl
 

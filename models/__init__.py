@@ -20,6 +20,7 @@ from .integer import (
     load_network,
     membrane_bound,
     network_spikes,
+    neuron_decay,
     quantised_decay,
     save_network,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "load_run",
     "membrane_bound",
     "network_spikes",
+    "neuron_decay",
     "quantised_decay",
     "save_network",
     "train_run",

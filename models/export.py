@@ -1,7 +1,8 @@
 """From the fake-quantised module to the integers that the hardware holds.
 
-A membrane unit is ``weight_scale / 2^gain_shift``. Weights are already integers of the scale;
-threshold and bias are rounded to units, so the gain shift is what gives them resolution.
+A membrane unit is ``gain weight_scale / 2^gain_shift``, with the neuron's input gain (1 for LIF).
+Weights are already integers of the scale; threshold and bias are rounded to units, so the gain
+shift is what gives them resolution.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 from ..config import Config
 from ..errors import ConfigError
-from .integer import IntegerLayer, IntegerNetwork, membrane_bound, quantised_decay
+from .integer import IntegerLayer, IntegerNetwork, membrane_bound, neuron_decay
 from .network import SpikingLayer, SpikingNetwork
 
 __all__ = ["export_network"]
@@ -75,7 +76,7 @@ def _integer_layer(layer: SpikingLayer, config: Config, bits: int) -> IntegerLay
         if coarse.threshold >= resolution:
             break
         finer = _with_gain_shift(layer, config, bits, shift)
-        if _bound(finer) >= 2**31:
+        if membrane_bound(finer) >= 2**31:
             break
         coarse = finer
     return coarse
@@ -84,41 +85,40 @@ def _integer_layer(layer: SpikingLayer, config: Config, bits: int) -> IntegerLay
 def _with_gain_shift(
     layer: SpikingLayer, config: Config, bits: int, gain_shift: int
 ) -> IntegerLayer:
-    """Constants of one layer in membrane units of ``weight_scale / 2^gain_shift``."""
+    """Constants of one layer in membrane units of ``gain weight_scale / 2^gain_shift``."""
     limit = 2 ** (bits - 1) - 1
     quantised = layer.weighted.quant_weight()
-    unit = float(quantised.scale) / 2**gain_shift
+    gain = config.neuron.gain
+    unit = gain * float(quantised.scale) / 2**gain_shift
     threshold = max(1, round(config.neuron.threshold / unit))
     if threshold > limit:
         rule = f"must hold the threshold of layer {layer.geometry.name}"
         raise ConfigError(
             f"hardware.membrane_bits: {rule}, {threshold} membrane units; got {bits} bits"
         )
-    bias = np.round(layer.weighted.bias.cpu().double().numpy() / unit)
+    bias = np.round(gain * layer.weighted.bias.cpu().double().numpy() / unit)
     return IntegerLayer(
         geometry=layer.geometry,
         weight=quantised.int().cpu().numpy().astype(np.int8),
         bias=np.clip(bias, -limit, limit).astype(np.int32),
         threshold=threshold,
         gain_shift=gain_shift,
-        decay=quantised_decay(config.neuron.beta),
+        decay=neuron_decay(config.neuron),
         membrane_bits=bits,
         weight_bits=config.training.weight_bits,
+        neuron=config.neuron.model,
+        reset=config.neuron.reset,
     )
 
 
 def _auto_bits(layers: Sequence[IntegerLayer]) -> int:
     """Smallest width in which no membrane of any layer can saturate."""
-    widest = max(layers, key=_bound)
+    widest = max(layers, key=membrane_bound)
     for bits in _AUTO_WIDTHS:
-        if _bound(widest) < 2 ** (bits - 1):
+        if membrane_bound(widest) < 2 ** (bits - 1):
             return bits
-    name, bound = widest.geometry.name, _bound(widest)
+    name, bound = widest.geometry.name, membrane_bound(widest)
     raise ConfigError(
         f"hardware.membrane_bits: 'auto' goes up to {_AUTO_WIDTHS[-1]} bits, but membranes of "
         f"layer {name} may reach {bound}; give a width to let them saturate"
     )
-
-
-def _bound(layer: IntegerLayer) -> int:
-    return membrane_bound(layer.weight, layer.bias, layer.threshold, layer.gain_shift, layer.decay)

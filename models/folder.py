@@ -23,7 +23,7 @@ from ..errors import ConfigError, RunFolderError
 from ..files import new_folder, write_whole
 from ..network import Layer
 from ._arrays import read_arrays, write_arrays
-from .integer import IntegerNetwork, SpikeTrains, load_network, quantised_decay, save_network
+from .integer import IntegerNetwork, SpikeTrains, load_network, neuron_decay, save_network
 
 __all__ = [
     "QUANTISE_VERSION",
@@ -225,9 +225,11 @@ def _read_result(path: Path, config: Config) -> dict[str, Any]:
 
 def _check_network(path: Path, network: IntegerNetwork, config: Config) -> None:
     """Refuse constants that another configuration would give."""
-    expected = {
+    expected: dict[str, int | str] = {
         "weight_bits": config.training.weight_bits,
-        "decay": quantised_decay(config.neuron.beta),
+        "neuron": config.neuron.model,
+        "reset": config.neuron.reset,
+        "decay": neuron_decay(config.neuron),
     }
     if config.hardware.membrane_bits != "auto":
         expected["membrane_bits"] = config.hardware.membrane_bits

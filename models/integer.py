@@ -4,11 +4,14 @@ The reference is the golden model of the RTL: plain numpy on integers, exact, no
 step of a neuron with integer input current I (the sum of the weights of the inputs that spike) is
 
     R[t] = U[t-1] > threshold
-    U[t] = floor(decay U[t-1] / 256) + I[t] 2^gain_shift + bias - threshold R[t]
+    U[t] = floor(decay U[t-1]) + I[t] 2^gain_shift + bias - threshold R[t]
     S[t] = U[t] > threshold
 
-which is the LIF neuron of snnTorch 1.0 (`snn.Leaky`, reset by subtraction one step late) in units
-of ``weight_scale / 2^gain_shift``. U saturates to `membrane_bits` when it is stored.
+which is a neuron of snnTorch 1.0 (`snn.Leaky` or `snn.Lapicque`, reset by subtraction one step
+late) in units of ``gain weight_scale / 2^gain_shift``, with the neuron's own input gain (1 for
+LIF, 1/C for Lapicque). Reset to zero differs between the two, as it does there: where R[t] is set,
+a LIF neuron forgets U[t-1], a Lapicque neuron the whole step. U saturates to `membrane_bits` when
+it is stored.
 """
 
 from __future__ import annotations
@@ -17,17 +20,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import NeuronConfig
 from ..errors import RunFolderError
 from ..network import Layer
 from ._arrays import read_arrays, write_arrays
 
 __all__ = [
     "DECAY_FRACTION_BITS",
+    "FACTOR_FRACTION_BITS",
     "IntegerLayer",
     "IntegerNetwork",
     "SpikeTrains",
@@ -37,18 +42,22 @@ __all__ = [
     "load_network",
     "membrane_bound",
     "network_spikes",
+    "neuron_decay",
     "quantised_decay",
     "save_network",
 ]
 
 DECAY_FRACTION_BITS = 8
-"""Bits behind the binary point of a decay factor, so the unit is 1/256."""
+"""Bits behind the binary point of a decay that is shifted and added, so the unit is 1/256."""
+FACTOR_FRACTION_BITS = 16
+"""Bits behind the binary point of a decay that is multiplied, so the unit is 1/65536."""
 
 _MAX_GAIN_SHIFT = 15
 _PATCH_VALUES = 2**22  # inputs under the kernel at a time, which bounds memory
 _WEIGHT_BITS = range(2, 9)
 _MEMBRANE_BITS = range(8, 33)
 _SCALARS = ("threshold", "gain_shift", "decay", "membrane_bits", "weight_bits")
+_NAMES: dict[str, tuple[str, ...]] = {"neuron": ("lif", "lapicque"), "reset": ("subtract", "zero")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,9 +77,14 @@ class IntegerLayer:
     gain_shift : int
         Input current counts 2^gain_shift membrane units; 0 to 15.
     decay : int
-        Membrane decay per step in 1/256, a sum of at most three signed powers of two.
+        Membrane decay per step. LIF: in 1/256, a sum of at most three signed powers of two, above
+        0. Lapicque: in 1/65536, from -65536 to 65536.
     membrane_bits, weight_bits : int
         Widths in bits, sign included.
+    neuron : {"lif", "lapicque"}
+        A LIF neuron shifts and adds its decay, a Lapicque neuron multiplies.
+    reset : {"subtract", "zero"}
+        What a spike does to the next step.
     """
 
     geometry: Layer
@@ -81,6 +95,8 @@ class IntegerLayer:
     decay: int
     membrane_bits: int
     weight_bits: int
+    neuron: Literal["lif", "lapicque"] = "lif"
+    reset: Literal["subtract", "zero"] = "subtract"
 
     def __post_init__(self) -> None:
         name = self.geometry.name
@@ -98,9 +114,18 @@ class IntegerLayer:
         _require(largest_bias <= limit, name, "bias", largest_bias)
         _require(0 < self.threshold <= limit, name, "threshold", self.threshold)
         _require(0 <= self.gain_shift <= _MAX_GAIN_SHIFT, name, "gain_shift", self.gain_shift)
-        _require(self.decay in _DECAY_TERMS, name, "decay", self.decay)
+        for field, allowed in _NAMES.items():
+            _require(getattr(self, field) in allowed, name, field, getattr(self, field))
+        one = 2**FACTOR_FRACTION_BITS
+        multiplied = self.neuron == "lapicque" and -one <= self.decay <= one
+        _require(multiplied or self.decay in _DECAY_TERMS, name, "decay", self.decay)
         for array in (self.weight, self.bias):
             array.setflags(write=False)
+
+    @property
+    def fraction_bits(self) -> int:
+        """Bits behind the binary point of `decay`."""
+        return FACTOR_FRACTION_BITS if self.neuron == "lapicque" else DECAY_FRACTION_BITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +200,28 @@ def quantised_decay(beta: float) -> int:
     return min(sorted(_DECAY_TERMS), key=lambda value: abs(value - target))
 
 
+def neuron_decay(neuron: NeuronConfig) -> int:
+    """Decay of a neuron as the hardware applies it; its unit is that of `IntegerLayer.decay`.
+
+    A Lapicque neuron whose decay matches that of LIF takes the quantised one, so that with its
+    gain matched too it fires exactly as that LIF neuron (with reset by subtraction).
+
+    Examples
+    --------
+    >>> neuron_decay(NeuronConfig(beta=0.9))
+    232
+    >>> neuron_decay(NeuronConfig(model="lapicque", beta=0.9, match="both")) / 256
+    232.0
+    >>> neuron_decay(NeuronConfig(model="lapicque", R=5, C=2))
+    58982
+    """
+    if neuron.model == "lif":
+        return quantised_decay(neuron.decay)
+    if neuron.match in ("decay", "both"):
+        return quantised_decay(neuron.decay) << FACTOR_FRACTION_BITS - DECAY_FRACTION_BITS
+    return round(neuron.decay * 2**FACTOR_FRACTION_BITS)
+
+
 def decay_terms(decay: int) -> tuple[tuple[int, int], ...]:
     """Signs and right shifts that the hardware adds up to apply a decay.
 
@@ -196,20 +243,19 @@ def decay_terms(decay: int) -> tuple[tuple[int, int], ...]:
     return _DECAY_TERMS[decay]
 
 
-def membrane_bound(
-    weight: NDArray[np.int8], bias: NDArray[np.int32], threshold: int, gain_shift: int, decay: int
-) -> int:
-    """Largest magnitude that a membrane potential can ever reach.
+def membrane_bound(layer: IntegerLayer) -> int:
+    """Largest magnitude that a membrane potential of a layer can ever reach.
 
-    From ``|U[t]| <= a |U[t-1]| + 1 + g |I|max + |bias| + threshold``, summed over 1024 steps (the
+    From ``|U[t]| <= |a| |U[t-1]| + 1 + g |I|max + |bias| + threshold``, summed over 1024 steps (the
     most that a configuration allows) or to its limit, whichever is smaller. No membrane beyond
     the threshold by a whole step is assumed away, so the bound is safe, not tight.
     """
-    fan_in = weight.reshape(weight.shape[0], -1).astype(np.int64)
-    current = np.abs(fan_in).sum(axis=1) << gain_shift
-    step = int((current + np.abs(bias.astype(np.int64))).max()) + threshold + 1
-    leak = 2**DECAY_FRACTION_BITS - decay
-    return step * (1024 if leak == 0 else min(1024, -(-(2**DECAY_FRACTION_BITS) // leak)))
+    fan_in = layer.weight.reshape(layer.weight.shape[0], -1).astype(np.int64)
+    current = np.abs(fan_in).sum(axis=1) << layer.gain_shift
+    step = int((current + np.abs(layer.bias.astype(np.int64))).max()) + layer.threshold + 1
+    one = 2**layer.fraction_bits
+    leak = one - abs(layer.decay)
+    return step * (1024 if leak == 0 else min(1024, -(-one // leak)))
 
 
 def layer_spikes(
@@ -252,10 +298,8 @@ def layer_spikes(
     mem = np.zeros((1, 1, 1, 1), dtype=np.int64)
     pooled, fired = [], []
     for step in range(spikes.shape[1]):
-        reset = (mem > layer.threshold) * layer.threshold
         current = _current(layer, spikes[:, step]) << layer.gain_shift
-        mem = (mem * layer.decay >> DECAY_FRACTION_BITS) + current + bias - reset
-        mem = np.clip(mem, -limit, limit - 1)
+        mem = np.clip(_integrated(layer, mem, current + bias), -limit, limit - 1)
         spike = mem > layer.threshold
         fired.append(spike.mean(axis=(1, 2, 3)))
         pooled.append(_pooled(spike, geometry))
@@ -298,6 +342,8 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
         arrays[f"bias_{index}"] = layer.bias
         for name in _SCALARS:
             arrays[f"{name}_{index}"] = np.array(getattr(layer, name), dtype=np.int64)
+        for name in _NAMES:
+            arrays[f"{name}_{index}"] = np.array(getattr(layer, name))
     write_arrays(path, arrays)
 
 
@@ -321,7 +367,7 @@ def load_network(path: Path, geometry: Sequence[Layer]) -> IntegerNetwork:
     RunFolderError
         If the file is missing, damaged or holds another network.
     """
-    names = ("weight", "bias", *_SCALARS)
+    names = ("weight", "bias", *_SCALARS, *_NAMES)
     arrays = read_arrays(
         path, [f"{name}_{index}" for index in range(len(geometry)) for name in names]
     )
@@ -332,6 +378,7 @@ def load_network(path: Path, geometry: Sequence[Layer]) -> IntegerNetwork:
                 weight=_typed(arrays, f"weight_{index}", np.int8),
                 bias=_typed(arrays, f"bias_{index}", np.int32),
                 **{name: _typed(arrays, f"{name}_{index}", np.int64).item() for name in _SCALARS},
+                **{name: _typed(arrays, f"{name}_{index}", np.str_).item() for name in _NAMES},
             )
             for index, layer in enumerate(geometry)
         )
@@ -365,9 +412,23 @@ def _typed(
     arrays: Mapping[str, NDArray[np.generic]], name: str, dtype: type[np.generic]
 ) -> NDArray[Any]:
     array = arrays[name]
-    if array.dtype != dtype:
+    if not np.issubdtype(array.dtype, dtype):
         raise ValueError(f"{name} must be {dtype.__name__}, got {array.dtype}")
     return array
+
+
+def _integrated(
+    layer: IntegerLayer, mem: NDArray[np.int64], drive: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Membranes after a step from those before and what is added, before saturation."""
+    reset = mem > layer.threshold
+    forget = layer.reset == "zero"
+    if forget and layer.neuron == "lif":
+        mem = np.where(reset, 0, mem)
+    mem = (mem * layer.decay >> layer.fraction_bits) + drive
+    if forget:
+        return np.where(reset, 0, mem) if layer.neuron == "lapicque" else mem
+    return mem - reset * layer.threshold
 
 
 def _current(layer: IntegerLayer, spikes: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -16,15 +16,15 @@ from brevitas.quant import Int8WeightPerTensorFloat
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from ..config import Config, SurrogateConfig
+from ..config import Config, NeuronConfig, SurrogateConfig
 from ..network import Layer
-from .integer import DECAY_FRACTION_BITS, quantised_decay
+from .integer import DECAY_FRACTION_BITS, FACTOR_FRACTION_BITS, neuron_decay
 
 __all__ = ["SpikingLayer", "SpikingNetwork"]
 
 
 class SpikingLayer(nn.Module):
-    """One weighted layer and its LIF neurons.
+    """One weighted layer and its neurons.
 
     Weights are quantised in the forward pass, signed, symmetric and with one scale for the
     layer. The bias stays in floating point: on the hardware it is an integer of membrane units.
@@ -42,8 +42,8 @@ class SpikingLayer(nn.Module):
         Weights and bias.
     norm : BatchNorm2d or Identity
         Batch normalisation of a convolution's currents, until it is folded.
-    neuron : snntorch.Leaky
-        Decays by what the hardware can apply, resets by subtraction one step late.
+    neuron : snntorch.Leaky or snntorch.Lapicque
+        Decays by what the hardware can apply; resets one step late.
     """
 
     def __init__(self, geometry: Layer, config: Config) -> None:
@@ -68,12 +68,7 @@ class SpikingLayer(nn.Module):
             )
         normalised = training.batch_norm and geometry.kind == "conv"
         self.norm = nn.BatchNorm2d(geometry.out_channels) if normalised else nn.Identity()
-        self.neuron = snn.Leaky(
-            beta=quantised_decay(neuron.beta) / 2**DECAY_FRACTION_BITS,
-            threshold=neuron.threshold,
-            spike_grad=_surrogate(config.surrogate),
-            reset_mechanism=neuron.reset,
-        )
+        self.neuron = _neuron(neuron, _surrogate(config.surrogate))
         # snnTorch lists every neuron for as long as the process lives, which is of use only
         # for hidden states; a campaign trains thousands of networks in one process.
         snn.SpikingNeuron.instances.remove(self.neuron)
@@ -187,6 +182,50 @@ class SpikingNetwork(nn.Module):
             layer.fold()
             layer.quantise(True)
         self.warming_up = False
+
+
+class _Lapicque(snn.Lapicque):  # type: ignore[misc]  # snnTorch gives it no type
+    """snnTorch's Lapicque neuron with decay and gain given, which R and C cannot always express."""
+
+    def __init__(
+        self,
+        *,
+        decay: float,
+        gain: float,
+        threshold: float,
+        spike_grad: Callable[[Tensor], Tensor],
+        reset_mechanism: str,
+    ) -> None:
+        super().__init__(
+            R=1.0, C=1.0, threshold=threshold, spike_grad=spike_grad,
+            reset_mechanism=reset_mechanism,
+        )  # fmt: skip
+        self.decay = decay
+        self.gain = gain
+
+    def _base_state_function(self, input_: Tensor) -> Tensor:
+        return self.gain * input_ + self.decay * self.mem
+
+
+def _neuron(config: NeuronConfig, spike_grad: Callable[[Tensor], Tensor]) -> snn.SpikingNeuron:
+    """Neuron of snnTorch with the decay that the hardware applies."""
+    neuron: snn.SpikingNeuron
+    if config.model == "lif":
+        neuron = snn.Leaky(
+            beta=neuron_decay(config) / 2**DECAY_FRACTION_BITS,
+            threshold=config.threshold,
+            spike_grad=spike_grad,
+            reset_mechanism=config.reset,
+        )
+    else:
+        neuron = _Lapicque(
+            decay=neuron_decay(config) / 2**FACTOR_FRACTION_BITS,
+            gain=config.gain,
+            threshold=config.threshold,
+            spike_grad=spike_grad,
+            reset_mechanism=config.reset,
+        )
+    return neuron
 
 
 def _surrogate(config: SurrogateConfig) -> Callable[[Tensor], Tensor]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from .generator import top_source
-from .simulator import RTL_VERSION, Simulation, check_spikes, simulate
+from .simulator import RTL_VERSION, Simulation, Span, check_spikes, simulate, simulated_spans
 from .toolchain import missing_tools
 
 __all__ = [
     "RTL_VERSION",
     "Simulation",
+    "Span",
     "check_spikes",
     "missing_tools",
     "simulate",
+    "simulated_spans",
     "top_source",
 ]

@@ -8,7 +8,8 @@
 //   accumulate  the first event of word k is in service from cycle 8 + k or when the events
 //               before it are done; an event takes Phases x (taps inside the frame) cycles
 //   fire        from the later of cycle Words + 3 and the end of the last event: one neuron per
-//               cycle and core, OutHeight x OutWidth x Phases cycles, then DrainCycles
+//               cycle and core, OutHeight x OutWidth x Phases cycles, then DrainCycles: 6, and
+//               7 for Lapicque neurons
 // With S(k) the cycles of all events in words k and later, a step costs
 //   max(Words + 3, max over non-empty k of (8 + k + S(k))) + fire + DrainCycles.
 // After reset the layer is busy for Neurons cycles in which the input currents become zero.
@@ -30,8 +31,10 @@ module event_control #(
   /// Output channels that a core owns, rounded up.
   parameter  int unsigned Phases       = 4,
   parameter  int unsigned EncoderWidth = 32,
+  /// Cycles from a fire operation at the cores until its spike leaves them.
+  parameter  int unsigned FireLatency  = 3,
   /// Cycles from the last cycle of StFire until the last spikes are in the buffer.
-  localparam int unsigned DrainCycles  = 6,
+  localparam int unsigned DrainCycles  = FireLatency + 3,
   /// Derived sizes.
   localparam int unsigned Inputs       = InChannels * InHeight * InWidth,
   localparam int unsigned Words        = (Inputs + EncoderWidth - 1) / EncoderWidth,
@@ -50,7 +53,7 @@ module event_control #(
   output logic                    in_next_o,
   input  logic [EncoderWidth-1:0] in_word_i,
   input  logic                    out_free_i,
-  // Low from the dispatch of step 0 to the end of the last step, and after reset
+  // Low from the cycle after start_o to the end of the last step, and while currents are cleared
   output logic                    idle_o,
   // High in the first cycle of step 0
   output logic                    start_o,
@@ -447,6 +450,23 @@ module event_control #(
   // The step changes only when no operation of it is under way.
   StepHoldsWhileFiring: assert property (@(posedge clk_i) disable iff (!rst_ni)
       op_accumulate_o || op_fire_o |=> $stable(op_first_step_o));
+
+  // Words are asked for only while their step is resident.
+  WordsOnlyOfResidentStep: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      in_next_o |-> in_step_valid_i);
+
+  // A step begins only when there is room for its output.
+  StepOnlyWithRoom: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      $rose(state_q == StScan) |-> $past(in_step_valid_i && out_free_i));
+
+  // In an inference every cycle is in a bucket, and outside of one none.
+  OneBucketInAnInference: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      $countones({perf_fire_o, perf_accumulate_o, perf_encode_o, perf_stall_o})
+          == 32'(start_o || (!idle_o && state_q != StClear)));
+
+  // A step ends one cycle after its flush.
+  FlushEndsTheStep: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      flush_o |=> step_done_o);
 `endif
 
 endmodule

@@ -7,27 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..models.integer import IntegerNetwork
+from ..models.integer import IntegerLayer, IntegerNetwork
 from ..network import Layer, packed_words
 
-__all__ = ["LINT_WAIVERS", "SOURCES", "line_words", "top_source"]
+__all__ = [
+    "LINT_WAIVERS",
+    "RTL_FOLDER",
+    "SOURCES",
+    "line_words",
+    "source_files",
+    "top_source",
+]
 
-_HERE = Path(__file__).parent
+RTL_FOLDER = Path(__file__).parent
+"""Folder of the modules, of the template of the top module and of the waivers."""
 
-SOURCES = tuple(
-    _HERE / f"{name}.sv"
-    for name in (
-        "spike_buffer",
-        "event_control",
-        "neural_core",
-        "spike_packer",
-        "perf_counters",
-        "snn_layer",
-    )
+_MODULES = (
+    "spike_buffer",
+    "event_control",
+    "neural_core",
+    "core_array",
+    "spike_packer",
+    "perf_counters",
+    "snn_layer",
 )
-"""Modules that every network is made of, in the order in which they are compiled."""
 
-LINT_WAIVERS = _HERE / "lint_waivers.vlt"
+
+def source_files(folder: Path = RTL_FOLDER) -> tuple[Path, ...]:
+    """Modules that every network is made of, in the order in which they are compiled."""
+    return tuple(folder / f"{name}.sv" for name in _MODULES)
+
+
+SOURCES = source_files()
+"""Modules of the engine as it is installed."""
+
+LINT_WAIVERS = RTL_FOLDER / "lint_waivers.vlt"
 """Verilator's waivers, each with its reason."""
 
 
@@ -36,7 +50,7 @@ def line_words(cores: int, encoder_width: int) -> int:
     return math.ceil(cores / encoder_width)
 
 
-def top_source(config: Config, network: IntegerNetwork) -> str:
+def top_source(config: Config, network: IntegerNetwork, folder: Path = RTL_FOLDER) -> str:
     """Write the top module of a network.
 
     Parameters
@@ -44,7 +58,9 @@ def top_source(config: Config, network: IntegerNetwork) -> str:
     config : Config
         Network, time steps and hardware.
     network : IntegerNetwork
-        Only its widths are used: weights and constants are loaded at run time.
+        Its widths and neurons are used: weights and constants are loaded at run time.
+    folder : Path
+        Holds the template, ``snn_top.sv.j2``.
 
     Returns
     -------
@@ -54,7 +70,7 @@ def top_source(config: Config, network: IntegerNetwork) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -70,7 +86,7 @@ def top_source(config: Config, network: IntegerNetwork) -> str:
         time_steps=size.time_steps,
         encoder_width=config.hardware.encoder_width,
         layers=[
-            _layer_values(layer, cores, config, integer.weight_bits, integer.membrane_bits)
+            _layer_values(layer, cores, config, integer)
             for layer, cores, integer in zip(
                 config.layers, config.neural_cores, network.layers, strict=True
             )
@@ -80,7 +96,7 @@ def top_source(config: Config, network: IntegerNetwork) -> str:
 
 
 def _layer_values(
-    layer: Layer, cores: int, config: Config, weight_bits: int, membrane_bits: int
+    layer: Layer, cores: int, config: Config, integer: IntegerLayer
 ) -> dict[str, Any]:
     """Values of one layer for the template."""
     encoder_width = config.hardware.encoder_width
@@ -102,8 +118,9 @@ def _layer_values(
         "pool": layer.pool,
         "dense": layer.kind == "dense",
         "cores": cores,
-        "weight_bits": weight_bits,
-        "membrane_bits": membrane_bits,
+        "weight_bits": integer.weight_bits,
+        "membrane_bits": integer.membrane_bits,
+        "lapicque": integer.neuron == "lapicque",
         "words": words,
         "out_words": out_words,
         "line_words": wide,

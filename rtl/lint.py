@@ -21,11 +21,11 @@ from .toolchain import tool_environment, verilator_path
 __all__ = ["main"]
 
 _CASES = (
-    # network, (channels, height, width, time steps), cores, encoder width
-    ("16C3-MP2-32C3-MP2-10", (2, 16, 16, 8), (4, 8, 10), 32),
-    ("7C5v-MP4-3C1-70", (3, 13, 17, 3), (5, 2, 33), 8),
-    ("3C1-1", (1, 1, 5, 2), (1, 1), 128),
-    ("1", (1, 1, 1, 1), (1,), 8),
+    # network, (channels, height, width, time steps), cores, encoder width, neuron model
+    ("16C3-MP2-32C3-MP2-10", (2, 16, 16, 8), (4, 8, 10), 32, "lif"),
+    ("7C5v-MP4-3C1-70", (3, 13, 17, 3), (5, 2, 33), 8, "lapicque"),
+    ("3C1-1", (1, 1, 5, 2), (1, 1), 128, "lif"),
+    ("1", (1, 1, 1, 1), (1,), 8, "lapicque"),
 )
 
 _FILES = [*(source.name for source in SOURCES), "snn_top.sv"]
@@ -44,10 +44,11 @@ def main() -> int:
     environment = tool_environment()
     verilator = verilator_path(environment)
     status = False
-    for notation, (channels, height, width, steps), cores, encoder_width in _CASES:
+    for notation, (channels, height, width, steps), cores, encoder_width, model in _CASES:
         config = load_config(
             {
                 "network": notation,
+                "neuron": {"model": model},
                 "input": {
                     "channels": channels,
                     "height": height,
@@ -96,6 +97,7 @@ def _silent_network(config: Config) -> IntegerNetwork:
                 decay=256,
                 membrane_bits=16,
                 weight_bits=4,
+                neuron=config.neuron.model,
             )
             for layer in config.layers
         )

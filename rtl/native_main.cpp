@@ -3,6 +3,9 @@
 // Native side of the simulation: the job of testbench.py on the same Verilated model, without
 // Python in the loop. The bench only drives and reads, in the same cycles; simulator.py judges.
 //
+// Where the job asks for it, the first sample leaves a trace: whenever a layer goes from one bucket
+// to another or to its next step, the cycle, the layer, the bucket bits and the step.
+//
 // A job and its result are files of little-endian 32-bit words; runners.py writes and reads them.
 // A result of one word is the mask of busy layers of an inference that exceeded its cycles.
 
@@ -17,6 +20,9 @@
 
 #include "Vsnn_top.h"
 #include "verilated.h"
+#if VM_COVERAGE
+#include "verilated_cov.h"
+#endif
 
 namespace {
 
@@ -77,7 +83,7 @@ struct Address {
 };
 
 struct Job {
-  std::uint32_t layers, time_steps, pipelined, limbs;
+  std::uint32_t layers, time_steps, pipelined, traced, limbs;
   std::uint64_t limit_cycles;
   std::vector<Words> writes;                            // layer, space, core, address, data
   std::vector<Words> samples;                           // limbs of all words of a sample
@@ -91,6 +97,7 @@ Job read_job(const char* path) {
   job.layers = in.next();
   job.time_steps = in.next();
   job.pipelined = in.next();
+  job.traced = in.next();
   job.limbs = in.next();
   job.limit_cycles = in.next();
   job.limit_cycles |= static_cast<std::uint64_t>(in.next()) << 32;
@@ -120,9 +127,13 @@ class Bench {
   explicit Bench(const Job& job) : job_(job) {}
 
   void start() {
+    // Inputs may power up with anything
+    top_.clk_i = top_.go_i = top_.pipelined_i = top_.cfg_we_i = 0;
+    top_.in_valid_i = top_.out_ready_i = top_.peek_valid_i = 0;
     top_.rst_ni = 1;
     top_.eval();
     top_.rst_ni = 0;
+    top_.eval();
     cycle();
     cycle();
     top_.rst_ni = 1;
@@ -146,7 +157,10 @@ class Bench {
     top_.in_valid_i = 0;
     top_.go_i = 1;
     top_.out_ready_i = 0;
+    tracing_ = job_.traced != 0 && inference == 0;
     wait_done();
+    if (tracing_) record();
+    tracing_ = false;
     top_.go_i = 0;
     out.push_back(top_.done_cycle_o - top_.start_cycle_o + 1);
     for (std::uint32_t layer = 0; layer < job_.layers; layer++) {
@@ -196,16 +210,40 @@ class Bench {
   }
 
   std::uint64_t cycles() const { return cycles_; }
+  const Words& trace() const { return trace_; }
 
  private:
   // One cycle, from falling edge to falling edge
   void cycle() {
+    if (tracing_) record();
     reported_ = top_.done_o;
     top_.clk_i = 1;
     top_.eval();
     top_.clk_i = 0;
     top_.eval();
     cycles_++;
+    // Shown beside a failed assertion
+    Verilated::threadContextp()->timeInc(1);
+  }
+
+  // What has changed since the cycle before
+  void record() {
+    Words buckets, step_done;
+    append_limbs(top_.bucket_o, (4 * job_.layers + 31) / 32, buckets);
+    append_limbs(top_.step_done_o, 1, step_done);
+    bucket_.resize(job_.layers);
+    step_.resize(job_.layers);
+    for (std::uint32_t layer = 0; layer < job_.layers; layer++) {
+      const auto bucket = buckets[layer / 8] >> (4 * (layer % 8)) & 15;
+      if (bucket != bucket_[layer]) {
+        const auto now = static_cast<std::uint32_t>(cycles_);
+        trace_.insert(trace_.end(), {now, layer, bucket, step_[layer]});
+      }
+      // The first cycle of a step is a change, whatever its bucket
+      const bool last = step_done[0] >> layer & 1;
+      bucket_[layer] = last ? kStepEnds : bucket;
+      step_[layer] += last;
+    }
   }
 
   // Every packed word of one half of every buffer
@@ -249,8 +287,13 @@ class Bench {
     throw Unfinished{busy[0]};
   }
 
+  // A bucket that no cycle has
+  static constexpr std::uint32_t kStepEnds = 16;
+
   const Job& job_;
   Vsnn_top top_;
+  bool tracing_ = false;
+  Words trace_, bucket_, step_;
   std::uint64_t cycles_ = 0;
   // done_o was high in the cycle that has just ended, so done_cycle_o is up to date
   bool reported_ = false;
@@ -259,10 +302,12 @@ class Bench {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: %s JOB RESULT\n", argv[0]);
+  if (argc != 3 && argc != 4) {
+    std::fprintf(stderr, "usage: %s JOB RESULT [COVERAGE]\n", argv[0]);
     return 2;
   }
+  // Has effect where the model was built with --x-initial unique
+  Verilated::threadContextp()->randReset(2);
   try {
     const Job job = read_job(argv[1]);
     Words result(2);
@@ -274,9 +319,13 @@ int main(int argc, char** argv) {
     const auto simulated = bench.cycles() - loaded;
     result[0] = static_cast<std::uint32_t>(simulated);
     result[1] = static_cast<std::uint32_t>(simulated >> 32);
+    result.insert(result.end(), bench.trace().begin(), bench.trace().end());
     std::ofstream file(argv[2], std::ios::binary);
     file.write(reinterpret_cast<const char*>(result.data()),
                static_cast<std::streamsize>(result.size() * sizeof(std::uint32_t)));
+#if VM_COVERAGE
+    if (argc == 4) Verilated::threadContextp()->coveragep()->write(argv[3]);
+#endif
     return file ? 0 : 1;
   } catch (const Unfinished& unfinished) {
     std::ofstream(argv[2], std::ios::binary)

@@ -115,11 +115,15 @@ def config_writes(config: Config, network: IntegerNetwork) -> list[ConfigWrite]:
 
 
 def _constant_writes(index: int, layer: IntegerLayer) -> list[ConfigWrite]:
-    decay = 0
-    for field, (sign, shift) in enumerate(decay_terms(layer.decay)):
-        decay |= (0b100000 | (sign < 0) << 4 | shift) << 6 * field
-    values = (layer.threshold, layer.gain_shift, decay)
-    return [ConfigWrite(index, SPACE_CONSTANT, 0, addr, value) for addr, value in enumerate(values)]
+    decay = layer.decay
+    if layer.neuron == "lif":
+        decay = 0
+        for field, (sign, shift) in enumerate(decay_terms(layer.decay)):
+            decay |= (0b100000 | (sign < 0) << 4 | shift) << 6 * field
+    values = (layer.threshold, layer.gain_shift, decay, layer.reset == "zero")
+    return [
+        ConfigWrite(index, SPACE_CONSTANT, 0, addr, int(value)) for addr, value in enumerate(values)
+    ]
 
 
 def _weights_by_address(layer: IntegerLayer) -> NDArray[np.int8]:

@@ -62,6 +62,11 @@ module perf_counters (
   // Counters never wrap within an inference.
   CountersNeverWrap: assert property (@(posedge clk_i) disable iff (!rst_ni)
       cycle_cnt_q != '1);
+
+  // A cycle is in at most one bucket, and the last one of an inference is in one.
+  AtMostOneBucket: assert property (@(posedge clk_i) disable iff (!rst_ni) $onehot0(perf_i));
+  LastCycleIsCounted: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      done_i |-> perf_i != '0);
 `endif
 
 endmodule

@@ -11,8 +11,9 @@ import json
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SimulationError
-from .generator import LINT_WAIVERS, SOURCES
+from .generator import LINT_WAIVERS, RTL_FOLDER, source_files
 from .packing import ConfigWrite
-from .toolchain import build_cached, log_excerpt, run_tool, tool_environment, verilator_path
+from .toolchain import (
+    build_cached,
+    log_excerpt,
+    run_tool,
+    runtime_variables,
+    tool_environment,
+    verilator_path,
+)
 
-__all__ = ["RUNNERS", "Job", "Measured", "UnfinishedError"]
+__all__ = ["RUNNERS", "Build", "Job", "Measured", "UnfinishedError"]
 
 JOB_VARIABLE = "SPIKEMETER_JOB"
 """Environment variable that names the job of the cocotb bench."""
@@ -39,6 +47,30 @@ _BUCKETS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """How a simulator is built.
+
+    Attributes
+    ----------
+    folder : Path
+        Holds the modules (`source_files`) and waivers; the top module is given as text.
+    checked : bool
+        Of the native runner: assertions are compiled in, and registers that have no reset power
+        up with anything. cocotb always compiles assertions in.
+    coverage : Path, optional
+        Folder in which every native run leaves a file of the lines and bits that it exercised.
+    """
+
+    folder: Path = RTL_FOLDER
+    checked: bool = False
+    coverage: Path | None = None
+
+
+DEFAULT_BUILD = Build()
+"""For speed, of the engine as it is installed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What a bench drives: one network, samples one by one, then a stream of them.
 
@@ -48,6 +80,8 @@ class Job:
         Sizes of the engine.
     pipelined : bool
         Whether the schedule is ``step_pipelined``.
+    traced : bool
+        Whether the native bench records what the first sample does in every cycle.
     limit_cycles : int
         Cycles after which an inference is given up.
     writes : list of ConfigWrite
@@ -64,6 +98,7 @@ class Job:
     time_steps: int
     encoder_width: int
     pipelined: bool
+    traced: bool
     limit_cycles: int
     writes: list[ConfigWrite]
     samples: list[list[int]]
@@ -93,6 +128,9 @@ class Measured:
         Time to build the simulator; 0 if it was in the cache.
     simulator : str
         Name and version.
+    trace : list of list of int
+        Changes during the first sample: cycle, layer, bit mask of the bucket, and step; empty
+        where it was not asked for.
     """
 
     cycles: list[int]
@@ -103,6 +141,7 @@ class Measured:
     cycles_per_second: float
     build_seconds: float
     simulator: str
+    trace: list[list[int]] = field(default_factory=list)
 
 
 class UnfinishedError(Exception):
@@ -122,18 +161,20 @@ class UnfinishedError(Exception):
         self.busy = busy
 
 
-def run_native(top: str, job: Job) -> Measured:
+def run_native(top: str, job: Job, build: Build = DEFAULT_BUILD) -> Measured:
     """Run a job by the C++ main."""
     environment = tool_environment()
+    waivers, *modules = sources = _verilog(build)
     command = [
-        verilator_path(environment), "--cc", "--exe", "--build", "-Wall", "-O3",
-        "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
-        "--top-module", "snn_top", "--Mdir", "obj", "-o", "engine",
-        "-CFLAGS", "-std=c++17", "-MAKEFLAGS", "OPT_FAST=-O2",
-        str(LINT_WAIVERS), *map(str, SOURCES), "snn_top.sv", str(_NATIVE_MAIN),
+        verilator_path(environment), "--cc", "--exe", "--build", "-Wall", *_native_options(build),
+        "--top-module", "snn_top", "--Mdir", "obj", "-o", "engine", "-CFLAGS", "-std=c++17",
+        str(waivers), *map(str, modules), "snn_top.sv", str(_NATIVE_MAIN),
     ]  # fmt: skip
     folder, build_seconds = build_cached(
-        {"snn_top.sv": top}, (LINT_WAIVERS, *SOURCES, _NATIVE_MAIN), command
+        {"snn_top.sv": top},
+        (*sources, _NATIVE_MAIN),
+        command,
+        runtime_variables(below_cache=2),
     )
     limbs = -(-job.encoder_width // 32)
     with tempfile.TemporaryDirectory(prefix="spikemeter-") as name:
@@ -142,6 +183,9 @@ def run_native(top: str, job: Job) -> Measured:
         job_path.write_bytes(_job_words(job, limbs).tobytes())
         began = time.perf_counter()
         program = [str(folder / "obj" / "engine"), str(job_path), str(result_path)]
+        if build.coverage is not None:
+            build.coverage.mkdir(parents=True, exist_ok=True)
+            program.append(str(build.coverage / f"{uuid.uuid4().hex}.dat"))
         run_tool(program, folder=work, environment=environment, log=log)
         seconds = time.perf_counter() - began
         result = np.fromfile(result_path, dtype="<u4")
@@ -150,17 +194,21 @@ def run_native(top: str, job: Job) -> Measured:
     return _native_measured(job, limbs, result, seconds, build_seconds)
 
 
-def run_cocotb(top: str, job: Job) -> Measured:
+def run_cocotb(top: str, job: Job, build: Build = DEFAULT_BUILD) -> Measured:
     """Run a job by the cocotb bench, with every assertion compiled in."""
+    environment = tool_environment()
     command = [sys.executable, "-m", "spikemeter.rtl._run_cocotb"]
     folder, build_seconds = build_cached(
-        {"snn_top.sv": top}, (LINT_WAIVERS, *SOURCES, *_COCOTB_FILES), [*command, "build", "."]
+        {"snn_top.sv": top},
+        (*_verilog(build), *_COCOTB_FILES),
+        [*command, "build", ".", str(build.folder)],
+        runtime_variables(below_cache=1),
     )
     with tempfile.TemporaryDirectory(prefix="spikemeter-") as name:
         work = Path(name)
         path = work / "job.json"
         path.write_text(json.dumps({field: getattr(job, field) for field in Job.__slots__}))
-        environment = tool_environment() | {JOB_VARIABLE: str(path)}
+        environment |= {JOB_VARIABLE: str(path)}
         program = [*command, "test", str(folder), str(path)]
         run_tool(program, folder=work, environment=environment, log=work / "log")
         result = work / RESULT_NAME
@@ -173,13 +221,35 @@ def run_cocotb(top: str, job: Job) -> Measured:
     return Measured(**measured, build_seconds=build_seconds, simulator=simulator)
 
 
-RUNNERS: dict[str, Callable[[str, Job], Measured]] = {"native": run_native, "cocotb": run_cocotb}
-"""Runners by name; each takes the source of ``snn_top`` and a job."""
+RUNNERS: dict[str, Callable[[str, Job, Build], Measured]] = {
+    "native": run_native,
+    "cocotb": run_cocotb,
+}
+"""Runners by name; each takes the source of ``snn_top``, a job and how to build."""
+
+
+def _verilog(build: Build) -> tuple[Path, ...]:
+    """Files that Verilator reads beside the top module, the waivers first."""
+    return (build.folder / LINT_WAIVERS.name, *source_files(build.folder))
+
+
+def _native_options(build: Build) -> list[str]:
+    """Options of Verilator: for speed, or for finding what is wrong."""
+    options = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert"]
+    optimise = "-O2"
+    if build.checked:
+        # Small networks are built more often than they run: little optimisation, in one file
+        options = ["-O3", "--x-assign", "unique", "--x-initial", "unique", "--assert"]
+        options += ["--output-split", "0"]
+        optimise = "-O0"
+    if build.coverage is not None:
+        options += ["--coverage-line", "--coverage-toggle"]
+    return [*options, "-MAKEFLAGS", f"OPT_FAST={optimise}"]
 
 
 def _job_words(job: Job, limbs: int) -> NDArray[np.uint32]:
     """Lay a job out as ``rtl/native_main.cpp`` reads it."""
-    head = [job.layers, job.time_steps, int(job.pipelined), limbs]
+    head = [job.layers, job.time_steps, int(job.pipelined), int(job.traced), limbs]
     head += [job.limit_cycles & 0xFFFF_FFFF, job.limit_cycles >> 32, len(job.writes)]
     writes = np.array(job.writes, dtype=np.int64).ravel() & 0xFFFF_FFFF
     samples = [_limbs_of(words, limbs) for words in job.samples]
@@ -208,8 +278,8 @@ def _native_measured(
 ) -> Measured:
     counts = [len(halves[0]) * limbs for halves in job.addresses]
     sizes = [1, job.layers * _BUCKETS, *counts]
-    ends = np.cumsum([len(job.samples) * sum(sizes), len(job.stream)])
-    samples, stream, last_two = np.split(result[2:], ends)
+    ends = np.cumsum([len(job.samples) * sum(sizes), len(job.stream), 2 * sum(counts)])
+    samples, stream, last_two, trace = np.split(result[2:], ends)
     cycles, buckets, words = [], [], []
     for sample in samples.reshape(len(job.samples), -1):
         parts = np.split(sample, np.cumsum(sizes)[:-1])
@@ -229,6 +299,7 @@ def _native_measured(
         cycles_per_second=simulated / seconds,
         build_seconds=build_seconds,
         simulator=f"C++ on Verilator {version('verilator')}",
+        trace=trace.reshape(-1, 4).tolist(),
     )
 
 

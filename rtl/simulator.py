@@ -6,22 +6,23 @@ training run of a topology. Builds are cached by the content of their sources.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
+from ..config import Config, require_rtl
 from ..errors import SimulationError, SpikeMismatchError
 from ..models.integer import IntegerNetwork, SpikeTrains
 from ..network import Layer
 from .generator import top_source
 from .packing import config_writes, pack_spikes, peek_addresses, unpack_spikes
-from .runners import RUNNERS, Job, Measured, UnfinishedError
+from .runners import DEFAULT_BUILD, RUNNERS, Build, Job, Measured, UnfinishedError
 
-__all__ = ["RTL_VERSION", "Simulation", "check_spikes", "simulate"]
+__all__ = ["RTL_VERSION", "Simulation", "Span", "check_spikes", "simulate", "simulated_spans"]
 
 RTL_VERSION = 1
 """Version of the hardware; raised by hand when its cycles change on purpose."""
@@ -66,12 +67,23 @@ class Simulation:
     simulator: str
 
 
+class Span(NamedTuple):
+    """Cycles in a row that a layer spends in one bucket; the first counts from the start."""
+
+    layer: int
+    step: int
+    bucket: str
+    start: int
+    cycles: int
+
+
 def simulate(
     config: Config,
     network: IntegerNetwork,
     inputs: NDArray[np.bool_],
     *,
     runner: Literal["native", "cocotb"] = "native",
+    build: Build = DEFAULT_BUILD,
 ) -> Simulation:
     """Run samples through the RTL.
 
@@ -85,6 +97,8 @@ def simulate(
         Input frames, at least one sample.
     runner : {"native", "cocotb"}
         A C++ main on the Verilated model, or cocotb with every assertion compiled in.
+    build : Build
+        How to build the simulator: by default for speed, of the engine as it is installed.
 
     Returns
     -------
@@ -93,6 +107,8 @@ def simulate(
 
     Raises
     ------
+    ConfigError
+        If `config` names a machine without RTL.
     ValueError
         If `inputs` does not fit the network.
     MissingToolError
@@ -102,18 +118,44 @@ def simulate(
     SpikeMismatchError
         If overlapping inferences disturb each other.
     """
-    size = config.input
-    expected = (size.time_steps, size.channels, size.height, size.width)
-    if inputs.ndim != 5 or inputs.shape[1:] != expected or not len(inputs):
-        rule = f"(samples, {', '.join(map(str, expected))}) with at least one sample"
-        raise ValueError(f"inputs must have shape {rule}, got {inputs.shape}")
-    job = _job(config, network, inputs)
-    try:
-        measured = RUNNERS[runner](top_source(config, network), job)
-    except UnfinishedError as error:
-        raise SimulationError(_unfinished(config, error)) from error
-    _check_stream(measured, job)
-    return _simulation(config, measured)
+    return _simulation(config, _measured(config, network, inputs, runner, build))
+
+
+def simulated_spans(
+    config: Config,
+    network: IntegerNetwork,
+    inputs: NDArray[np.bool_],
+    *,
+    build: Build = DEFAULT_BUILD,
+) -> list[Span]:
+    """Watch what every layer of the RTL does, cycle by cycle, during one inference.
+
+    Parameters
+    ----------
+    config, network, build
+        As for `simulate`; the native runner watches.
+    inputs : ndarray of bool, shape (1, time_steps, channels, height, width)
+        One sample.
+
+    Returns
+    -------
+    list of Span
+        By layer and start; the buckets that the performance counters count.
+
+    Raises
+    ------
+    As `simulate`.
+    """
+    measured = _measured(config, network, inputs, "native", build, traced=True)
+    spans: list[Span] = []
+    for layer in range(len(config.layers)):
+        changes = [change for change in measured.trace if change[1] == layer]
+        origin = measured.trace[0][0]
+        for (cycle, _, mask, step), (end, *_) in itertools.pairwise(changes):
+            if mask:
+                bucket = _BUCKETS[mask.bit_length() - 1]
+                spans.append(Span(layer, step, bucket, cycle - origin, end - cycle))
+    return spans
 
 
 def check_spikes(simulation: Simulation, expected: SpikeTrains, layers: Sequence[Layer]) -> None:
@@ -147,13 +189,41 @@ def check_spikes(simulation: Simulation, expected: SpikeTrains, layers: Sequence
             )
 
 
-def _job(config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_]) -> Job:
+def _measured(
+    config: Config,
+    network: IntegerNetwork,
+    inputs: NDArray[np.bool_],
+    runner: str,
+    build: Build,
+    *,
+    traced: bool = False,
+) -> Measured:
+    """Run a job and hold its stream against its samples."""
+    require_rtl(config)
+    size = config.input
+    expected = (size.time_steps, size.channels, size.height, size.width)
+    if inputs.ndim != 5 or inputs.shape[1:] != expected or not len(inputs):
+        rule = f"(samples, {', '.join(map(str, expected))}) with at least one sample"
+        raise ValueError(f"inputs must have shape {rule}, got {inputs.shape}")
+    job = _job(config, network, inputs, traced=traced)
+    try:
+        measured = RUNNERS[runner](top_source(config, network, build.folder), job, build)
+    except UnfinishedError as error:
+        raise SimulationError(_unfinished(config, error)) from error
+    _check_stream(measured, job)
+    return measured
+
+
+def _job(
+    config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_], *, traced: bool = False
+) -> Job:
     layers, width = len(config.layers), config.hardware.encoder_width
     return Job(
         layers=layers,
         time_steps=config.input.time_steps,
         encoder_width=width,
         pipelined=config.hardware.schedule == "step_pipelined",
+        traced=traced,
         limit_cycles=_cycle_limit(config),
         writes=config_writes(config, network),
         samples=[pack_spikes(sample, width) for sample in inputs],

@@ -21,6 +21,8 @@ module snn_layer #(
   parameter  int unsigned EncoderWidth = 32,
   parameter  int unsigned WeightBits   = 4,
   parameter  int unsigned MembraneBits = 16,
+  /// Lapicque neurons instead of leaky integrate-and-fire ones.
+  parameter  bit          Lapicque     = 1'b0,
   /// Bits of a line of the output buffer (see spike_buffer).
   parameter  int unsigned LineWidth    = 32,
   /// Derived sizes.
@@ -33,7 +35,8 @@ module snn_layer #(
   localparam int unsigned CurrentBits  = WeightBits + $clog2(FanIn + 1),
   localparam int unsigned NeuronWidth  = Neurons > 1 ? $clog2(Neurons) : 1,
   localparam int unsigned WeightWidth  = Weights > 1 ? $clog2(Weights) : 1,
-  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1
+  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1,
+  localparam int unsigned FireLatency  = Lapicque ? 4 : 3
 ) (
   input  logic                    clk_i,
   input  logic                    rst_ni,
@@ -58,7 +61,9 @@ module snn_layer #(
   output logic                    step_done_o,
   output logic                    done_o,
 
-  // Cycles of the last inference by bucket: 0 encode, 1 accumulate, 2 fire, 3 stall
+  // Bucket of this cycle, one bit each (0 encode, 1 accumulate, 2 fire, 3 stall), none between
+  // inferences; cycles of the last inference by bucket
+  output logic [3:0]              bucket_o,
   output logic [3:0][31:0]        bucket_cnt_o
 );
 
@@ -69,26 +74,21 @@ module snn_layer #(
   // Constants //
   ///////////////
 
-  // Addresses of the constants: 0 threshold, 1 gain, 2 decay as three fields of
-  // {enable, negative, shift[3:0]}, the first in the lowest bits
+  // Addresses of the constants: 0 threshold, 1 gain, 2 decay, 3 reset to zero. The decay of LIF
+  // neurons is three fields of {enable, negative, shift[3:0]}, the first in the lowest bits; that
+  // of Lapicque neurons a signed number in 1/65536.
   logic signed [MembraneBits-1:0] threshold_q;
   logic [3:0]                     gain_q;
-  logic [2:0]                     decay_enable_q, decay_negative_q;
-  logic [2:0][3:0]                decay_shift_q;
+  logic [17:0]                    decay_q;
+  logic                           reset_zero_q;
 
   always_ff @(posedge clk_i) begin
     if (cfg_we_i && cfg_space_i == SpaceConstant) begin
       unique case (cfg_addr_i[1:0])
         2'd0: threshold_q <= MembraneBits'(cfg_data_i);
         2'd1: gain_q <= cfg_data_i[3:0];
-        2'd2: begin
-          for (int unsigned k = 0; k < 3; k++) begin
-            decay_shift_q[k]    <= cfg_data_i[6*k +: 4];
-            decay_negative_q[k] <= cfg_data_i[6*k + 4];
-            decay_enable_q[k]   <= cfg_data_i[6*k + 5];
-          end
-        end
-        default: ;
+        2'd2: decay_q <= cfg_data_i[17:0];
+        default: reset_zero_q <= cfg_data_i[0];
       endcase
     end
   end
@@ -114,7 +114,8 @@ module snn_layer #(
     .Padding     (Padding),
     .Dense       (Dense),
     .Phases      (Phases),
-    .EncoderWidth(EncoderWidth)
+    .EncoderWidth(EncoderWidth),
+    .FireLatency (FireLatency)
   ) u_event_control (
     .clk_i,
     .rst_ni,
@@ -140,60 +141,46 @@ module snn_layer #(
     .perf_stall_o     (perf[3])
   );
 
-  ///////////
-  // Cores //
-  ///////////
+  //////////////////////////
+  // Cores and write-back //
+  //////////////////////////
 
+  logic             spk_valid;
   logic [Cores-1:0] spk;
 
-  for (genvar j = 0; j < Cores; j++) begin : gen_core
-    logic cfg_hit;
-
-    assign cfg_hit = cfg_we_i && cfg_core_i == 16'(j);
-
-    neural_core #(
-      .Neurons      (Neurons),
-      .Weights      (Weights),
-      .Phases       (Phases),
-      .IdleLastPhase(j >= LastCores),
-      .WeightBits   (WeightBits),
-      .CurrentBits  (CurrentBits),
-      .MembraneBits (MembraneBits)
-    ) u_neural_core (
-      .clk_i,
-      .rst_ni,
-      .cfg_weight_we_i (cfg_hit && cfg_space_i == SpaceWeight),
-      .cfg_bias_we_i   (cfg_hit && cfg_space_i == SpaceBias),
-      .cfg_weight_i    (WeightWidth'(cfg_addr_i)),
-      .cfg_phase_i     (PhaseWidth'(cfg_addr_i)),
-      .cfg_data_i      (MembraneBits'(cfg_data_i)),
-      .threshold_i     (threshold_q),
-      .gain_i          (gain_q),
-      .decay_enable_i  (decay_enable_q),
-      .decay_negative_i(decay_negative_q),
-      .decay_shift_i   (decay_shift_q),
-      .op_clear_i      (op_clear),
-      .op_accumulate_i (op_accumulate),
-      .op_fire_i       (op_fire),
-      .op_first_step_i (op_first_step),
-      .op_neuron_i     (op_neuron),
-      .op_weight_i     (op_weight),
-      .op_phase_i      (op_phase),
-      .spk_o           (spk[j])
-    );
-  end
-
-  ////////////////
-  // Write-back //
-  ////////////////
-
-  // Spikes leave the cores three cycles after their operation
-  logic [2:0] fire_pipe_q;
-
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) fire_pipe_q <= '0;
-    else         fire_pipe_q <= {fire_pipe_q[1:0], op_fire};
-  end
+  core_array #(
+    .Cores       (Cores),
+    .LastCores   (LastCores),
+    .Neurons     (Neurons),
+    .Weights     (Weights),
+    .Phases      (Phases),
+    .WeightBits  (WeightBits),
+    .CurrentBits (CurrentBits),
+    .MembraneBits(MembraneBits),
+    .Lapicque    (Lapicque)
+  ) u_core_array (
+    .clk_i,
+    .rst_ni,
+    .cfg_weight_we_i(cfg_we_i && cfg_space_i == SpaceWeight),
+    .cfg_bias_we_i  (cfg_we_i && cfg_space_i == SpaceBias),
+    .cfg_core_i,
+    .cfg_weight_i   (WeightWidth'(cfg_addr_i)),
+    .cfg_phase_i    (PhaseWidth'(cfg_addr_i)),
+    .cfg_data_i     (MembraneBits'(cfg_data_i)),
+    .threshold_i    (threshold_q),
+    .gain_i         (gain_q),
+    .decay_i        (decay_q),
+    .reset_zero_i   (reset_zero_q),
+    .op_clear_i     (op_clear),
+    .op_accumulate_i(op_accumulate),
+    .op_fire_i      (op_fire),
+    .op_first_step_i(op_first_step),
+    .op_neuron_i    (op_neuron),
+    .op_weight_i    (op_weight),
+    .op_phase_i     (op_phase),
+    .spk_valid_o    (spk_valid),
+    .spk_o          (spk)
+  );
 
   spike_packer #(
     .Channels (OutChannels),
@@ -205,12 +192,14 @@ module snn_layer #(
   ) u_spike_packer (
     .clk_i,
     .rst_ni,
-    .spk_valid_i (fire_pipe_q[2]),
+    .spk_valid_i (spk_valid),
     .spk_i       (spk),
     .flush_i     (flush),
     .line_valid_o(out_line_valid_o),
     .line_o      (out_line_o)
   );
+
+  assign bucket_o = perf;
 
   perf_counters u_perf_counters (
     .clk_i,
@@ -240,11 +229,12 @@ module snn_layer #(
 `ifndef SYNTHESIS
   // Weights and constants change only between inferences.
   ConfigOnlyWhenIdle: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      cfg_we_i |-> idle_o || op_clear);
+      cfg_we_i |-> perf == '0);
 
-  // A decay shifts by at most the bits behind its point.
+  // A shifted decay shifts by at most the bits behind its point.
   DecayShiftInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      start_o |-> decay_shift_q[0] <= 4'd8 && decay_shift_q[1] <= 4'd8 && decay_shift_q[2] <= 4'd8);
+      start_o && !Lapicque |->
+      decay_q[3:0] <= 4'd8 && decay_q[9:6] <= 4'd8 && decay_q[15:12] <= 4'd8);
 `endif
 
 endmodule

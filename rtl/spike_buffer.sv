@@ -6,6 +6,9 @@
 // bit (i mod EncoderWidth) of word (i / EncoderWidth). The producer writes lines of LineWords
 // words, so that all its cores can hand over their spikes in one cycle; a step starts a new line.
 //
+// The reader may release a step unread. The host may look at any line but the one that is being
+// written, while the reader asks for none; a result stays until the inference after next is written.
+//
 // Cost: none of its own. A line is written in the cycle that offers it, a word is read in one
 // cycle, and a step counts as resident in the cycle after wr_step_done_i.
 
@@ -45,7 +48,7 @@ module spike_buffer #(
   output logic [EncoderWidth-1:0] rd_word_o,
   input  logic                    rd_step_done_i,
 
-  // Host: any word, while the consumer is idle
+  // Host: any word, while the reader asks for none
   input  logic                    peek_valid_i,
   input  logic [AddrWidth-1:0]    peek_line_i,
   input  logic [SubWidth-1:0]     peek_sub_i
@@ -149,6 +152,22 @@ module spike_buffer #(
 
   // At most two inferences are resident.
   TwoHalves: assert property (@(posedge clk_i) disable iff (!rst_ni) whole_q <= 2'd2);
+
+  // A step ends where there is room for it, and is released only when it is resident.
+  EndOnlyWhenFree: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      wr_step_done_i |-> wr_free_o);
+  ReleaseOnlyResident: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      rd_step_done_i |-> rd_step_valid_o);
+
+  // Room holds until a step is written, a resident step until it is released.
+  FreeHoldsUntilWritten: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      wr_free_o && !wr_step_done_i |=> wr_free_o);
+  ResidentHoldsUntilReleased: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      rd_step_valid_o && !rd_step_done_i |=> rd_step_valid_o);
+
+  // A step is released when all of its words were read, or none.
+  ReleaseBetweenSteps: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      rd_step_done_i |-> word_cnt_q == '0 && !rd_next_i);
 `endif
 
 endmodule

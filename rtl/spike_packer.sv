@@ -76,7 +76,8 @@ module spike_packer #(
                           && col_q < ColWidth'(PooledWidth * Pool);
     assign entry        = base_q + EntryWidth'(phase_q);
     assign bits         = row_in_q == '0 && col_in_q == '0 ? spk_i : spk_i | row_mem[entry];
-    assign emit         = spk_valid_i && inside_frame && row_in_q == PoolWidth'(Pool - 1)
+    // Rows and columns left over never reach the last of a square
+    assign emit         = spk_valid_i && row_in_q == PoolWidth'(Pool - 1)
                           && col_in_q == PoolWidth'(Pool - 1);
 
     always_ff @(posedge clk_i) begin
@@ -154,6 +155,10 @@ module spike_packer #(
   // Cores without a channel in the last phase are silent.
   NoSpikeWithoutChannel: assert property (@(posedge clk_i) disable iff (!rst_ni)
       spk_valid_i && last_phase |-> (spk_i >> LastCores) == '0);
+
+  // What waits is less than a line.
+  WaitingBelowALine: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      32'(fill_q) < LineWidth);
 `endif
 
 endmodule

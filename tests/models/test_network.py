@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import snntorch as snn
@@ -86,6 +88,35 @@ def test_warm_up_uses_weights_as_they_are(make_config: MakeConfig) -> None:
     frames = random_frames().flatten(0, 1)
     expected = nn.functional.conv2d(frames, layer.weighted.weight, layer.weighted.bias, padding=1)
     torch.testing.assert_close(layer.weighted(frames), expected)
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize(
+    ("neuron", "published"),
+    [
+        ({"beta": 0.9}, partial(snn.Leaky, beta=232 / 256)),
+        ({"model": "lapicque", "beta": 0.9}, partial(snn.Lapicque, beta=0.9)),
+        ({"model": "lapicque", "beta": 0.2}, partial(snn.Lapicque, beta=0.2)),
+        ({"model": "lapicque", "R": 5.0, "C": 2.0}, partial(snn.Lapicque, R=5.0, C=2.0)),
+    ],
+)
+def test_neurons_are_those_of_snntorch(
+    make_config: MakeConfig,
+    neuron: dict[str, Any],
+    published: Callable[..., snn.SpikingNeuron],
+    reset: str,
+) -> None:
+    config = make_config(neuron=neuron | {"reset": reset})
+    ours = SpikingLayer(config.layers[0], config).neuron
+    theirs = published(reset_mechanism=reset)
+    torch.manual_seed(0)
+    mem = other = torch.zeros(50)
+    for _ in range(8):
+        current = torch.randn(50) * 3
+        spikes, mem = ours(current, mem)
+        expected, other = theirs(current, other)
+        torch.testing.assert_close(mem, other, atol=1e-3, rtol=1e-3)
+        assert torch.equal(spikes, expected)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
