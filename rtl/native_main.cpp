@@ -217,6 +217,10 @@ class Bench {
   void cycle() {
     if (tracing_) record();
     reported_ = top_.done_o;
+#ifdef CHECKED
+    // Assertions sample what has settled before the edge, inputs of this cycle included
+    top_.eval();
+#endif
     top_.clk_i = 1;
     top_.eval();
     top_.clk_i = 0;
@@ -230,7 +234,7 @@ class Bench {
   void record() {
     Words buckets, step_done;
     append_limbs(top_.bucket_o, (4 * job_.layers + 31) / 32, buckets);
-    append_limbs(top_.step_done_o, 1, step_done);
+    append_limbs(top_.step_done_o, (job_.layers + 31) / 32, step_done);
     bucket_.resize(job_.layers);
     step_.resize(job_.layers);
     for (std::uint32_t layer = 0; layer < job_.layers; layer++) {
@@ -240,7 +244,7 @@ class Bench {
         trace_.insert(trace_.end(), {now, layer, bucket, step_[layer]});
       }
       // The first cycle of a step is a change, whatever its bucket
-      const bool last = step_done[0] >> layer & 1;
+      const bool last = step_done[layer / 32] >> (layer % 32) & 1;
       bucket_[layer] = last ? kStepEnds : bucket;
       step_[layer] += last;
     }

@@ -240,7 +240,7 @@ def _native_options(build: Build) -> list[str]:
     if build.checked:
         # Small networks are built more often than they run: little optimisation, in one file
         options = ["-O3", "--x-assign", "unique", "--x-initial", "unique", "--assert"]
-        options += ["--output-split", "0"]
+        options += ["--output-split", "0", "-CFLAGS", "-DCHECKED"]
         optimise = "-O0"
     if build.coverage is not None:
         options += ["--coverage-line", "--coverage-toggle"]

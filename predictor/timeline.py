@@ -1,0 +1,171 @@
+"""When each layer does what during one inference, for a look in a trace viewer.
+
+The engine's timing says more than sums: the events of a word are in service from the later of
+cycle ``8 + word`` of their step and the end of the events before them, so the bucket of every
+single cycle follows from the spikes. `chrome_trace` lays timelines side by side in the Trace Event
+format, which Perfetto and chrome://tracing open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Config
+from ..errors import ConfigError
+from .timing import DISPATCH_CYCLES, EVENT_CYCLES, EngineTiming, timing_model, word_service
+
+__all__ = ["Slice", "chrome_trace", "engine_timeline"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Cycles in a row that a layer spends in one bucket.
+
+    Attributes
+    ----------
+    layer, step : int
+        Index of the weighted layer, and of the time step that it works on or waits for.
+    bucket : str
+        One of ``encode``, ``accumulate``, ``fire`` and ``stall``.
+    start : int
+        First cycle, counted from the dispatch of layer 0.
+    cycles : int
+        Cycles in a row, at least 1.
+    """
+
+    layer: int
+    step: int
+    bucket: str
+    start: int
+    cycles: int
+
+
+def engine_timeline(config: Config, inputs: Sequence[NDArray[np.bool_]]) -> tuple[Slice, ...]:
+    """Lay out one inference on an idle engine, cycle by cycle.
+
+    Parameters
+    ----------
+    config : Config
+        Network, time steps and hardware; the backend must be the engine.
+    inputs : sequence of ndarray of bool
+        Spikes of one sample that enter each weighted layer, shape (1, time_steps, ...) as in
+        `EngineTiming.trace`.
+
+    Returns
+    -------
+    tuple of Slice
+        By layer and start. Equal to the buckets that the RTL pulses, cycle by cycle; the slices
+        of a layer fill the time from its first dispatch to its last cycle without a gap.
+
+    Raises
+    ------
+    ConfigError
+        If `hardware.backend` is another machine: what is known of it is sums.
+    ValueError
+        If an array does not fit its layer, or holds more than one sample.
+
+    References
+    ----------
+    .. [1] ``rtl/event_control.sv``: the equations at its head, and ``perf_*_o``.
+    """
+    machine = timing_model(config)
+    if not isinstance(machine, EngineTiming):
+        rule = "must be engine for a timeline, of other machines only sums are known"
+        raise ConfigError(f"hardware.backend: {rule}; got {config.hardware.backend!r}")
+    costs = machine.step_costs(inputs)
+    if len(costs.encode) != 1:
+        raise ValueError(f"inputs_0 must hold one sample for a timeline, got {len(inputs[0])}")
+    start, finish = machine.schedule(costs.total)
+    slices: list[Slice] = []
+    for index, (layer, cores) in enumerate(zip(machine.layers, machine.neural_cores, strict=True)):
+        phases = -(-layer.out_channels // cores)
+        services = word_service(layer, phases, machine.encoder_width, inputs[index])[0]
+        free = int(start[0, index, 0])
+        for step, service in enumerate(services):
+            dispatch, end = int(start[0, index, step]), int(finish[0, index, step])
+            changes = [(free, "stall"), (dispatch + DISPATCH_CYCLES, "encode")]
+            for first, past in _busy(service):
+                changes += [(dispatch + first, "accumulate"), (dispatch + past, "encode")]
+            changes.append((end - int(costs.fire[index, 0]), "fire"))
+            slices += _slices(index, step, changes, end)
+            free = end
+    return tuple(slices)
+
+
+def chrome_trace(config: Config, timelines: Mapping[str, Sequence[Slice]]) -> dict[str, Any]:
+    """Lay timelines side by side in the Trace Event format.
+
+    Parameters
+    ----------
+    config : Config
+        Names the layers and gives the clock.
+    timelines : mapping of str to sequence of Slice
+        One process each, for instance ``"timing model"`` and ``"RTL"``.
+
+    Returns
+    -------
+    dict
+        To be written as JSON. A thread is a layer; its steps hold the buckets. Times are
+        microseconds at the clock; every event carries its cycles in ``args``.
+
+    References
+    ----------
+    .. [1] Trace Event Format: complete events (``"ph": "X"``) and metadata (``"ph": "M"``).
+    """
+    events: list[dict[str, Any]] = []
+    for process, (name, slices) in enumerate(timelines.items(), start=1):
+        events.append(_named("process_name", process, 0, name))
+        events += [
+            _named("thread_name", process, index, layer.name)
+            for index, layer in enumerate(config.layers)
+        ]
+        for (layer, step), of_step in groupby(slices, key=lambda entry: (entry.layer, entry.step)):
+            entries = list(of_step)
+            start, past = entries[0].start, entries[-1].start + entries[-1].cycles
+            spans = [(f"step {step}", start, past - start)]
+            spans += [(entry.bucket, entry.start, entry.cycles) for entry in entries]
+            events += [
+                {
+                    "name": label,
+                    "ph": "X",
+                    "pid": process,
+                    "tid": layer,
+                    "ts": first / config.hardware.clock_mhz,
+                    "dur": cycles / config.hardware.clock_mhz,
+                    "args": {"start_cycle": first, "cycles": cycles},
+                }
+                for label, first, cycles in spans
+            ]
+    return {"traceEvents": events, "displayTimeUnit": "ns"}
+
+
+def _busy(service: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """First cycle of a step, and first cycle after, of every stretch with events in service."""
+    first = past = 0
+    for word in np.flatnonzero(service):
+        ready = EVENT_CYCLES + int(word)
+        if ready > past:
+            if past:
+                yield first, past
+            first = past = ready
+        past += int(service[word])
+    if past:
+        yield first, past
+
+
+def _slices(layer: int, step: int, changes: Sequence[tuple[int, str]], end: int) -> Iterator[Slice]:
+    """Turn changes of bucket into slices; a bucket without a cycle leaves none."""
+    ends = [start for start, _ in changes[1:]] + [end]
+    for (start, bucket), past in zip(changes, ends, strict=True):
+        if past > start:
+            yield Slice(layer=layer, step=step, bucket=bucket, start=start, cycles=past - start)
+
+
+def _named(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    return {"name": kind, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
