@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,10 +70,18 @@ def _flat_type(key: str) -> pa.DataType:
     section, _, inner = key.rpartition(".")
     model: Any = Config.model_fields[section].annotation if section else Config
     assert issubclass(model, BaseModel)
-    annotation: Any = model.model_fields[inner].annotation
+    annotation = _given(model.model_fields[inner].annotation)
     if get_origin(annotation) is Literal:
         annotation = type(get_args(annotation)[0])
     return _TYPES.get(annotation, pa.string())
+
+
+def _given(annotation: Any) -> Any:
+    """Type of a value that may be null."""
+    others = [member for member in get_args(annotation) if member is not NoneType]
+    if NoneType not in get_args(annotation) or len(others) != 1:
+        return annotation
+    return get_args(others[0])[0] if get_origin(others[0]) is Annotated else others[0]
 
 
 SCHEMA: pa.Schema = pa.schema(

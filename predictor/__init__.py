@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .differentiable import TorchTiming
     from .estimate import LatencyEstimate, LayerEstimate
     from .predict import LatencyPredictor, predict_latency
 
-__all__ = ["LatencyEstimate", "LatencyPredictor", "LayerEstimate", "predict_latency"]
+__all__ = [
+    "LatencyEstimate",
+    "LatencyPredictor",
+    "LayerEstimate",
+    "TorchTiming",
+    "predict_latency",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -21,6 +28,7 @@ __getattr__, __dir__ = lazy_names(
         "LatencyEstimate": ".estimate",
         "LatencyPredictor": ".predict",
         "LayerEstimate": ".estimate",
+        "TorchTiming": ".differentiable",
         "predict_latency": ".predict",
     },
 )

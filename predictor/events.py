@@ -112,7 +112,12 @@ def input_events(
     """
     if config.input.statistics is not None:
         return np.array(config.input.statistics, dtype=np.float64), None
-    name = str(config.dataset)
+    if config.dataset is None:
+        raise PredictorError(
+            "dataset: required before training unless input.statistics is given; spikes are of no "
+            "use to hyperparameters"
+        )
+    name = config.dataset
     choices = [
         entry for entry in known.get(name, ()) if entry.events.shape[1] == config.input.channels
     ]

@@ -23,6 +23,7 @@ from ..network import Layer
 __all__ = [
     "CATEGORICAL_KEYS",
     "FLAT_KEYS",
+    "KNOB_PREFIX",
     "POOL_COLUMN",
     "categories_of",
     "category",
@@ -38,7 +39,10 @@ __all__ = [
 CATEGORICAL_KEYS = ("neuron.model", "neuron.reset", "surrogate.name", "training.loss")
 """Choices among names that change spikes; each calibrated name becomes one feature."""
 
-_NOT_FLAT = ("input.statistics", "spikes")
+KNOB_PREFIX = "hardware.knobs."
+"""Columns that begin so hold a knob of a fitted backend."""
+
+_NOT_FLAT = ("hardware.knobs", "input.statistics", "spikes")
 
 # Half width at half maximum of the surrogate gradient, in units of the membrane potential, for a
 # steepness in the surrogate's own parameter.
@@ -98,7 +102,7 @@ def config_from_row(row: Mapping[Any, Any]) -> Config:
     Parameters
     ----------
     row : mapping
-        Values by flat key; anything but flat keys and ``input.events`` is left aside. A key that
+        Values by flat key; anything but these, knobs and ``input.events`` is left aside. A key that
         is absent, None or NaN takes its default. Without a data set, ``input.events`` (flat, steps
         first) becomes ``input.statistics``.
 
@@ -126,6 +130,10 @@ def config_from_row(row: Mapping[Any, Any]) -> Config:
                 nested.setdefault(section, {})[inner] = value
             else:
                 nested[inner] = value
+    for key in row:
+        if str(key).startswith(KNOB_PREFIX) and (value := _plain(row[key])) is not None:
+            knobs = nested.setdefault("hardware", {}).setdefault("knobs", {})
+            knobs[str(key).removeprefix(KNOB_PREFIX)] = value
     events = _plain(row.get("input.events"))
     if "dataset" not in nested and events is not None:
         channels = int(nested.get("input", {}).get("channels", 2))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,19 +109,24 @@ class Residuals:
         .. [1] Lei et al., "Distribution-free predictive inference for regression", JASA 2018.
         .. [2] Lee, Barber, Willett, "Distribution-free inference with hierarchical data", 2023.
         """
-        _, member, sizes = np.unique(self.group, return_inverse=True, return_counts=True)
-        size = np.abs(self.error)
-        order = np.argsort(size, kind="stable")
-        covered = np.cumsum(1 / sizes[member][order]) / (len(sizes) + 1)
-        reached = np.searchsorted(covered, confidence - 1e-12)
-        if reached < len(size):
-            return float(size[order[reached]]), None
-        needed = int(np.ceil(confidence / (1 - confidence) - 1e-9))
-        warning = (
-            f"confidence: {confidence:g} needs {needed} calibrated points, this predictor has "
-            f"{len(sizes)}; the interval is the largest error seen, times {TOO_FEW_FACTOR:g}"
-        )
-        return float(size.max()) * TOO_FEW_FACTOR, warning
+        return _half_width(self, confidence)
+
+
+@lru_cache(maxsize=256)
+def _half_width(residuals: Residuals, confidence: float) -> tuple[float, str | None]:
+    _, member, sizes = np.unique(residuals.group, return_inverse=True, return_counts=True)
+    size = np.abs(residuals.error)
+    order = np.argsort(size, kind="stable")
+    covered = np.cumsum(1 / sizes[member][order]) / (len(sizes) + 1)
+    reached = np.searchsorted(covered, confidence - 1e-12)
+    if reached < len(size):
+        return float(size[order[reached]]), None
+    needed = int(np.ceil(confidence / (1 - confidence) - 1e-9))
+    warning = (
+        f"confidence: {confidence:g} needs {needed} calibrated points, this predictor has "
+        f"{len(sizes)}; the interval is the largest error seen, times {TOO_FEW_FACTOR:g}"
+    )
+    return float(size.max()) * TOO_FEW_FACTOR, warning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -37,12 +37,16 @@ class Timing:
         Cycles from the result before to this one in a steady stream, the load of the input
         included. Traces stream in their order, again and again; an estimate from counts is a
         stream of its own.
+    outside : tuple of tuple of str
+        For each sample a sentence for everything that lies outside of what the timing was fitted
+        to; empty where nothing was fitted.
     """
 
     cycles: _Floats
     layer_cycles: _Floats
     buckets: dict[str, _Floats]
     initiation_interval_cycles: _Floats
+    outside: tuple[tuple[str, ...], ...] = ()
 
 
 class TimingModel(Protocol):
@@ -56,6 +60,20 @@ class TimingModel(Protocol):
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
     ) -> Timing:
         """Cycles expected from spikes, and their taps, per step and channel, or per step."""
+        ...
+
+    def doubt(
+        self, confidence: float, outside: Sequence[str] = ()
+    ) -> tuple[float, tuple[str, ...]]:
+        """How far the timing itself may be off, in log cycles, and warnings about it.
+
+        Parameters
+        ----------
+        confidence : float
+            Share of cases in which it shall be off by no more.
+        outside : sequence of str, optional
+            What lies outside of what it was fitted to, from `Timing.outside`.
+        """
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,12 +16,12 @@ from ..config import Config, load_config
 from ..errors import ConfigError, PredictorError, RunFolderError
 from .estimate import FIDELITIES, Fidelity, LatencyEstimate, LayerEstimate
 from .events import TapRatios, expected_counts, expected_taps, input_events
-from .features import FLAT_KEYS, config_from_row, layer_features
+from .features import FLAT_KEYS, KNOB_PREFIX, config_from_row, layer_features
 from .folder import PredictorParts, read_folder
 from .intervals import OUTSIDE_FACTOR, checked_confidence
-from .published import PUBLISHED_ERROR
+from .machine import TimingModel
 from .spikes import KnownSpikes, StatisticsLevel, known_spikes, read_spikes
-from .timing import Timing, statistics_timing, trace_timing
+from .timing import Timing, timing_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,12 +43,6 @@ _RESULTS = frozenset(
     )
 )
 _RESULT_GROUPS = ("accuracy.", "layers.", "cycles.", "seconds.", "version.")
-
-_PUBLISHED_WARNING = (
-    "hardware.backend: published is an approximate formula; it is within "
-    f"{100 * PUBLISHED_ERROR:.0f} % of each layer of the one published sample, with its cores "
-    "inferred, and the interval is wider by as much"
-)
 
 
 def predict_latency(
@@ -88,8 +81,8 @@ def predict_latency(
     LatencyEstimate
         From a trace, cycles are those of the hardware and the interval is empty. From statistics
         the interval covers what counts cannot say; from hyperparameters, also the spikes that
-        training may yet bring. With ``hardware.backend: published``, a formula, every interval is
-        wider by what the formula was found to be off, and a warning says so.
+        training may yet bring. Where the timing itself is no more than a formula, published or
+        fitted to measurements, every interval is wider by what it was found to be off.
 
     Raises
     ------
@@ -194,12 +187,12 @@ class LatencyPredictor:
         confidence = checked_confidence(confidence)
         _check_columns([str(column) for column in rows.columns])
         configs = [config_from_row(row) for row in rows.to_dict("records")]
-        cycles, interval, asides = _many(configs, self.parts)
+        cycles, interval, doubts, asides = _many(configs, self.parts, confidence)
         half_width, warning = self.parts.residuals["hyperparameters"].half_width(confidence)
         inside = np.array([not outside for outside, _ in asides], dtype=bool)
-        doubts = [_formula_doubt(config) for config in configs]
-        doubt = np.array([amount for amount, _ in doubts])
+        doubt = np.array([each.half_width for each in doubts])
         factor = np.exp(half_width * np.where(inside, 1.0, OUTSIDE_FACTOR) + doubt)
+        inside &= np.array([each.in_domain for each in doubts], dtype=bool)
         clock = np.array([config.hardware.clock_mhz for config in configs])
         return pd.DataFrame(
             {
@@ -210,8 +203,8 @@ class LatencyPredictor:
                 "initiation_interval_cycles": interval,
                 "in_domain": inside,
                 "warnings": [
-                    "; ".join([*outside, *notes, *([warning] if warning else []), *texts])
-                    for (outside, notes), (_, texts) in zip(asides, doubts, strict=True)
+                    "; ".join([*outside, *notes, *([warning] if warning else []), *each.warnings])
+                    for (outside, notes), each in zip(asides, doubts, strict=True)
                 ],
             },
             index=rows.index,
@@ -243,7 +236,36 @@ def mean_cycles(
     -------
     cycles, initiation_interval_cycles : ndarray of float, shape (configs,)
     """
+    cycles, interval, _ = _timed(configs, counts, ratios, None)
+    return cycles, interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Doubt:
+    """How far the timing itself may be off, in log cycles; half widths add up.
+
+    An error of the timing shifts every sample alike, whatever the spikes are.
+    """
+
+    half_width: float = 0.0
+    warnings: tuple[str, ...] = ()
+    in_domain: bool = True
+
+
+def _doubt(model: TimingModel, confidence: float, outside: Sequence[str]) -> _Doubt:
+    half_width, warnings = model.doubt(confidence, outside)
+    return _Doubt(half_width=half_width, warnings=warnings, in_domain=not outside)
+
+
+def _timed(
+    configs: Sequence[Config],
+    counts: Sequence[Sequence[NDArray[np.float64]]],
+    ratios: TapRatios,
+    confidence: float | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[_Doubt]]:
+    """Cycles and initiation intervals, and, where a confidence is given, the doubt of each."""
     cycles, interval = np.empty(len(configs)), np.empty(len(configs))
+    doubts = [_Doubt()] * len(configs)
     alike: dict[tuple[object, ...], list[int]] = {}
     for index, config in enumerate(configs):
         size = config.input
@@ -252,10 +274,15 @@ def mean_cycles(
     for members in alike.values():
         stacked = [np.stack(layer) for layer in zip(*(counts[i] for i in members), strict=True)]
         config = configs[members[0]]
-        timing = statistics_timing(config, stacked, expected_taps(config, stacked, ratios))
+        model = timing_model(config)
+        timing = model.statistics(stacked, expected_taps(config, stacked, ratios))
         cycles[members] = timing.cycles
         interval[members] = timing.initiation_interval_cycles
-    return cycles, interval
+        if confidence is not None:
+            usual = _doubt(model, confidence, ())
+            for index, outside in zip(members, timing.outside or [()] * len(members), strict=True):
+                doubts[index] = _doubt(model, confidence, outside) if outside else usual
+    return cycles, interval, doubts
 
 
 @cache
@@ -319,17 +346,20 @@ def _known_spikes(source: Source, config: Config) -> KnownSpikes | None:
 
 def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> LatencyEstimate:
     assert spikes.inputs is not None
-    timing = trace_timing(config, spikes.inputs)
-    doubt, warnings = _formula_doubt(config)
+    model = timing_model(config)
+    timing = model.trace(spikes.inputs)
+    input_rates = _known_input_rates(config, spikes)
+    doubt = _doubt(model, confidence, _most_outside(timing))
     return _estimate(
         config,
         timing,
         confidence=confidence,
         fidelity="trace",
-        interval=_around(float(timing.cycles.mean()), doubt),
-        warnings=warnings,
-        input_rates=_known_input_rates(config, spikes),
-        firing_rates=_known_firing_rates(config, spikes),
+        interval=_around(float(timing.cycles.mean()), doubt.half_width),
+        in_domain=doubt.in_domain,
+        warnings=doubt.warnings,
+        input_rates=input_rates,
+        firing_rates=_known_firing_rates(config, spikes, input_rates),
         sample_cycles=tuple(float(value) for value in timing.cycles),
     )
 
@@ -338,20 +368,23 @@ def _from_statistics(
     config: Config, spikes: KnownSpikes, confidence: float, parts: PredictorParts
 ) -> LatencyEstimate:
     taps = spikes.taps or expected_taps(config, spikes.counts, parts.tap_ratios)
-    timing = statistics_timing(config, spikes.counts, taps)
+    model = timing_model(config)
+    timing = model.statistics(spikes.counts, taps)
     cycles = float(timing.cycles.mean())
+    input_rates = _known_input_rates(config, spikes)
     half_width, warning = parts.residuals["statistics"].half_width(confidence)
-    doubt, doubts = _formula_doubt(config)
+    doubt = _doubt(model, confidence, _most_outside(timing))
     return _estimate(
         config,
         timing,
         confidence=confidence,
         fidelity="statistics",
         statistics_level=spikes.level,
-        interval=_around(cycles, half_width + doubt),
-        warnings=(*((warning,) if warning else ()), *doubts),
-        input_rates=_known_input_rates(config, spikes),
-        firing_rates=_known_firing_rates(config, spikes),
+        interval=_around(cycles, half_width + doubt.half_width),
+        in_domain=doubt.in_domain,
+        warnings=(*((warning,) if warning else ()), *doubt.warnings),
+        input_rates=input_rates,
+        firing_rates=_known_firing_rates(config, spikes, input_rates),
     )
 
 
@@ -362,9 +395,10 @@ def _from_hyperparameters(
     features = layer_features(config, events, parts.domain.categories)
     firing, output = parts.model.rates(features)
     counts = [layer[None] for layer in expected_counts(config, events, output[:-1].tolist())]
-    timing = statistics_timing(config, counts, expected_taps(config, counts, parts.tap_ratios))
+    model = timing_model(config)
+    timing = model.statistics(counts, expected_taps(config, counts, parts.tap_ratios))
     half_width, warning = parts.residuals["hyperparameters"].half_width(confidence)
-    doubt, doubts = _formula_doubt(config)
+    doubt = _doubt(model, confidence, _most_outside(timing))
     outside = parts.domain.excursions(config, features)
     cycles = float(timing.cycles[0])
     pixels = config.input.height * config.input.width
@@ -373,20 +407,24 @@ def _from_hyperparameters(
         timing,
         confidence=confidence,
         fidelity="hyperparameters",
-        interval=_around(cycles, half_width * (OUTSIDE_FACTOR if outside else 1.0) + doubt),
-        in_domain=not outside,
-        warnings=(*outside, *(text for text in (note, warning) if text), *doubts),
+        interval=_around(
+            cycles, half_width * (OUTSIDE_FACTOR if outside else 1.0) + doubt.half_width
+        ),
+        in_domain=not outside and doubt.in_domain,
+        warnings=(*outside, *(text for text in (note, warning) if text), *doubt.warnings),
         input_rates=[float(events.mean()) / pixels, *output[:-1].tolist()],
         firing_rates=firing.tolist(),
     )
 
 
 def _many(
-    configs: Sequence[Config], parts: PredictorParts
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[list[str], list[str]]]]:
-    """Cycles, initiation intervals, and for each row what is outside the domain and other notes."""
+    configs: Sequence[Config], parts: PredictorParts, confidence: float
+) -> tuple[
+    NDArray[np.float64], NDArray[np.float64], list[_Doubt], list[tuple[list[str], list[str]]]
+]:
+    """Cycles, initiation intervals, doubts, and what is outside the domain and other notes."""
     if not configs:
-        return np.empty(0), np.empty(0), []
+        return np.empty(0), np.empty(0), [], []
     known = [input_events(config, parts.statistics) for config in configs]
     features = [
         layer_features(config, events, parts.domain.categories)
@@ -400,22 +438,17 @@ def _many(
             configs, known, np.split(output, ends[:-1]), strict=True
         )
     ]
-    cycles, interval = mean_cycles(configs, counts, parts.tap_ratios)
+    cycles, interval, doubts = _timed(configs, counts, parts.tap_ratios, confidence)
     asides = [
         (parts.domain.excursions(config, rows), [note] if note else [])
         for config, rows, (_, note) in zip(configs, features, known, strict=True)
     ]
-    return cycles, interval, asides
+    return cycles, interval, doubts, asides
 
 
-def _formula_doubt(config: Config) -> tuple[float, tuple[str, ...]]:
-    """How far the timing itself may be off, in log cycles, and the warning; the engine's is exact.
-
-    Half widths add up, since an error of the formula shifts every sample alike.
-    """
-    if config.hardware.backend == "engine":
-        return 0.0, ()
-    return math.log1p(PUBLISHED_ERROR), (_PUBLISHED_WARNING,)
+def _most_outside(timing: Timing) -> tuple[str, ...]:
+    """Take what lies outside from the sample where most does."""
+    return max(timing.outside, key=len, default=())
 
 
 def _around(cycles: float, half_width: float) -> tuple[float, float]:
@@ -424,16 +457,18 @@ def _around(cycles: float, half_width: float) -> tuple[float, float]:
 
 
 def _known_input_rates(config: Config, spikes: KnownSpikes) -> list[float]:
-    steps = config.input.time_steps
+    inferences = spikes.samples * config.input.time_steps
     return [
-        float(counts.sum(axis=(1, 2)).mean()) / (steps * layer.inputs)
+        float(counts.sum()) / (inferences * layer.inputs)
         for layer, counts in zip(config.layers, spikes.counts, strict=True)
     ]
 
 
-def _known_firing_rates(config: Config, spikes: KnownSpikes) -> list[float | None]:
+def _known_firing_rates(
+    config: Config, spikes: KnownSpikes, input_rates: Sequence[float]
+) -> list[float | None]:
     """Without pooling a layer fires as often as the next one hears it; pooling hides the rest."""
-    heard: list[float | None] = list(_known_input_rates(config, spikes)[1:])
+    heard: list[float | None] = list(input_rates[1:])
     heard.append(None if spikes.outputs is None else float(spikes.outputs.mean()))
     return [
         rate if layer.pool == 1 else None for layer, rate in zip(config.layers, heard, strict=True)
@@ -455,15 +490,15 @@ def _estimate(
     sample_cycles: tuple[float, ...] = (),
 ) -> LatencyEstimate:
     cycles = float(timing.cycles.mean())
-    layer_cycles = timing.layer_cycles.mean(axis=0)
-    buckets = {name: value.mean(axis=0) for name, value in timing.buckets.items()}
+    layer_cycles = _mean_of_samples(timing.layer_cycles)
+    buckets = {name: _mean_of_samples(value) for name, value in timing.buckets.items()}
     layers = tuple(
         LayerEstimate(
             name=layer.name,
             input_rate=input_rates[index],
             firing_rate=firing_rates[index],
-            cycles=float(layer_cycles[index]),
-            buckets={name: float(value[index]) for name, value in buckets.items()},
+            cycles=layer_cycles[index],
+            buckets={name: values[index] for name, values in buckets.items()},
         )
         for index, layer in enumerate(config.layers)
     )
@@ -483,8 +518,14 @@ def _estimate(
     )
 
 
+def _mean_of_samples(values: NDArray[np.float64]) -> list[float]:
+    means: list[float] = (values[0] if len(values) == 1 else values.mean(axis=0)).tolist()
+    return means
+
+
 def _check_columns(columns: Sequence[str]) -> None:
     for column in columns:
-        if column in FLAT_KEYS or column in _RESULTS or column.startswith(_RESULT_GROUPS):
+        known = column in FLAT_KEYS or column.startswith(KNOB_PREFIX)
+        if known or column in _RESULTS or column.startswith(_RESULT_GROUPS):
             continue
         raise ConfigError(f"unknown key {column!r} as a column; keys are: {', '.join(FLAT_KEYS)}")

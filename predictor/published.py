@@ -30,6 +30,7 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,12 @@ __all__ = ["PUBLISHED_ERROR", "PublishedTiming"]
 
 PUBLISHED_ERROR = 0.08
 """No layer of the published sample is farther from the formula, as a share; a test measures it."""
+
+_WARNING = (
+    "hardware.backend: published is an approximate formula; it is within "
+    f"{100 * PUBLISHED_ERROR:.0f} % of each layer of the one published sample, with its cores "
+    "inferred, and the interval is wider by as much"
+)
 
 _TAP_CYCLES = 9
 """Per spike and phase of a convolution: one for each tap, those outside the frame included."""
@@ -136,6 +143,12 @@ class PublishedTiming:
                 for layer, count in zip(self.layers, counts, strict=True)
             ]
         )
+
+    def doubt(
+        self, confidence: float, outside: Sequence[str] = ()
+    ) -> tuple[float, tuple[str, ...]]:
+        """Log of the largest error seen, at any confidence, and a warning that says so."""
+        return math.log1p(PUBLISHED_ERROR), (_WARNING,)
 
     def _timing(self, counts: Sequence[_Floats]) -> Timing:
         """Add up the layers, which run one after the other."""

@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
+from ..config import Config, is_fitted
 from ..network import Layer, packed_words
 from .machine import BUCKETS, Timing, TimingModel, check_counts, check_trains
 from .published import PublishedTiming
@@ -48,13 +48,13 @@ __all__ = [
     "trace_timing",
 ]
 
-_DISPATCH_CYCLES = 1
+DISPATCH_CYCLES = 1
 """`StIdle`: the step is dispatched."""
-_SCAN_CYCLES = 3
+SCAN_CYCLES = 3
 """From the dispatch past the last word: one cycle to start, one to read, one to see it empty."""
-_EVENT_CYCLES = 8
+EVENT_CYCLES = 8
 """From the dispatch until the first event of word 0 is served: read, list, encode, decode."""
-_DRAIN_CYCLES = {"lif": 6, "lapicque": 7}
+DRAIN_CYCLES = {"lif": 6, "lapicque": 7}
 """`StDrain`: from the last cycle of `StFire` until its spikes are in the buffer, by neuron model.
 
 A Lapicque neuron takes one cycle more for its multiplier (``rtl/neural_core.sv``, `gen_lapicque`).
@@ -63,6 +63,8 @@ _LINES_AT_A_TIME = 2**24
 """Input lines, over samples and steps, that are packed at a time."""
 _FEWEST = 1e-9
 """Stands in for amounts that are zero where they divide."""
+_SMALLEST_MEAN = 0.01
+"""Cycles: below this the sum over whole cycles is zero."""
 _CRITICAL = 1.0001
 """Service per word scanned above which the cores are the bottleneck; near 1 both forms agree."""
 _NEWTON_STEPS = 4
@@ -89,7 +91,7 @@ class StepCosts:
     @property
     def total(self) -> _Floats:
         """Cycles of a step from its dispatch to its end, shape (samples, layers, time_steps)."""
-        return _DISPATCH_CYCLES + self.fire + self.encode + self.accumulate
+        return DISPATCH_CYCLES + self.fire + self.encode + self.accumulate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,7 @@ class EngineTiming:
             If an array does not fit its layer.
         """
         check_trains(self.layers, self.time_steps, inputs)
-        return self._timing(self._exact_costs(inputs), stream=True)
+        return self._timing(self.step_costs(inputs), stream=True)
 
     def statistics(
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
@@ -175,8 +177,14 @@ class EngineTiming:
             served = np.stack([tap.sum(axis=-1) for tap in taps], axis=1)
         return self._timing(self._expected_costs(events, served), stream=False)
 
-    def _exact_costs(self, inputs: Sequence[NDArray[np.bool_]]) -> StepCosts:
-        """Costs from spike trains."""
+    def doubt(
+        self, confidence: float, outside: Sequence[str] = ()
+    ) -> tuple[float, tuple[str, ...]]:
+        """None: cycles equal the RTL's."""
+        return 0.0, ()
+
+    def step_costs(self, inputs: Sequence[NDArray[np.bool_]]) -> StepCosts:
+        """Costs of every step from spike trains; see `trace`."""
         sizes = _sizes(self)
         begins, accumulates = [], []
         for layer, phases, spikes in zip(self.layers, sizes.phases.ravel(), inputs, strict=True):
@@ -185,7 +193,7 @@ class EngineTiming:
             accumulates.append(accumulate)
         accumulate = np.stack(accumulates, axis=1).astype(np.float64)
         begin = np.stack(begins, axis=1).astype(np.float64)
-        encode = begin - accumulate - _DISPATCH_CYCLES
+        encode = begin - accumulate - DISPATCH_CYCLES
         return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
 
     def _expected_costs(self, events: _Floats, taps: _Floats) -> StepCosts:
@@ -198,19 +206,19 @@ class EngineTiming:
         some = np.maximum(events, 1.0)
         busy = accumulate / np.maximum(share, _FEWEST)
         service = busy / some
-        late = _EVENT_CYCLES - _SCAN_CYCLES
-        inside = np.clip((words - late / 2 - service) / words, 0.0, 1.0)
+        late = EVENT_CYCLES - SCAN_CYCLES
+        inside = np.clip((words - (late - 1) / 2 - service) / words, 0.0, 1.0)
         wait = _overshoot(some, service, sizes.spread, words)
         over = np.maximum(busy - words, 0.0) + wait + late * (1.0 - inside**some)
-        begin = np.maximum(words + _SCAN_CYCLES + over, _EVENT_CYCLES + busy)
-        begin = words + _SCAN_CYCLES + share * (begin - words - _SCAN_CYCLES)
-        encode = begin - accumulate - _DISPATCH_CYCLES
+        begin = np.maximum(words + SCAN_CYCLES + over, EVENT_CYCLES + busy)
+        begin = words + SCAN_CYCLES + share * (begin - words - SCAN_CYCLES)
+        encode = begin - accumulate - DISPATCH_CYCLES
         return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
 
     def _timing(self, costs: StepCosts, *, stream: bool) -> Timing:
         """Put the layers' steps one after the other as the schedule says."""
         total = costs.total
-        start, finish = self._alone(total)
+        start, finish = self.schedule(total)
         layer_cycles = finish[:, :, -1] - start[:, :, 0]
         encode, accumulate = costs.encode.sum(axis=2), costs.accumulate.sum(axis=2)
         fire = np.repeat(costs.fire.T * self.time_steps, len(total), axis=0)
@@ -228,7 +236,7 @@ class EngineTiming:
             ),
         )
 
-    def _alone(self, total: _Floats) -> tuple[_Floats, _Floats]:
+    def schedule(self, total: _Floats) -> tuple[_Floats, _Floats]:
         """When each step of each layer starts and ends, for inferences on an idle engine.
 
         Parameters
@@ -330,7 +338,7 @@ def _sizes(machine: EngineTiming) -> _Sizes:
     return _Sizes(
         phases=_column(phases),
         words=_column([packed_words(x.inputs, machine.encoder_width) for x in machine.layers]),
-        fire=_column(neurons) * _column(phases) + _DRAIN_CYCLES[machine.neuron],
+        fire=_column(neurons) * _column(phases) + DRAIN_CYCLES[machine.neuron],
         even_taps=_column([even_taps(layer) for layer in machine.layers]),
         spread=_column(
             [
@@ -355,21 +363,44 @@ def _begin_and_service(
     Both of shape (samples, time_steps); computed for some samples at a time, to bound memory.
     """
     words = packed_words(layer.inputs, encoder_width)
-    masks = _tap_masks(layer, encoder_width)
-    positions = _EVENT_CYCLES + np.arange(words)
+    positions = EVENT_CYCLES + np.arange(words)
     some = max(1, _LINES_AT_A_TIME // (spikes.shape[1] * layer.inputs))
     begins, services = [], []
     for first in range(0, len(spikes), some):
-        packed = _packed(layer, encoder_width, spikes[first : first + some])
-        of_word = np.zeros(packed.shape[:3], dtype=np.int64)
-        for taps, mask in masks:
-            set_bits = np.bitwise_count(packed if mask is None else packed & mask)
-            of_word += set_bits.sum(axis=3, dtype=np.int64) * (taps * phases)
+        of_word = word_service(layer, phases, encoder_width, spikes[first : first + some])
         from_word = of_word[..., ::-1].cumsum(axis=2)[..., ::-1]
         ends = np.where(from_word > 0, positions + from_word, 0).max(axis=2)
-        begins.append(np.maximum(words + _SCAN_CYCLES, ends))
+        begins.append(np.maximum(words + SCAN_CYCLES, ends))
         services.append(from_word[..., 0])
     return np.concatenate(begins), np.concatenate(services)
+
+
+def word_service(
+    layer: Layer, phases: int, encoder_width: int, spikes: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Cycles that the events of every word are in service.
+
+    Parameters
+    ----------
+    layer : Layer
+        Geometry.
+    phases : int
+        Output channels that a core owns, rounded up.
+    encoder_width : int
+        Bits of a word.
+    spikes : ndarray of bool, shape (samples, time_steps, ...)
+        Spikes that enter the layer, in maps or flattened.
+
+    Returns
+    -------
+    ndarray of int64, shape (samples, time_steps, words)
+    """
+    packed = _packed(layer, encoder_width, spikes)
+    service = np.zeros(packed.shape[:3], dtype=np.int64)
+    for taps, mask in _tap_masks(layer, encoder_width):
+        set_bits = np.bitwise_count(packed if mask is None else packed & mask)
+        service += set_bits.sum(axis=3, dtype=np.int64) * (taps * phases)
+    return service
 
 
 def _packed(
@@ -427,9 +458,9 @@ def _overshoot(events: _Floats, service: _Floats, spread: _Floats, words: _Float
         exponent = _lundberg(np.maximum(load, _CRITICAL)) / (spread * np.maximum(service, _FEWEST))
         variance = np.where(overloaded, 2 * drift / exponent, variance)
     deviation = np.sqrt(np.maximum(variance, _FEWEST))
-    overshoot: _Floats = (
-        math.sqrt(math.pi / 8) * deviation * erfcx(drift / (math.sqrt(2) * deviation))
-    )
+    mean = math.sqrt(math.pi / 8) * deviation * erfcx(drift / (math.sqrt(2) * deviation))
+    # Words are counted, not measured: a sum over whole cycles instead of an integral
+    overshoot: _Floats = 1 / np.expm1(1 / np.clip(mean, _SMALLEST_MEAN, None))
     return overshoot
 
 
@@ -456,8 +487,20 @@ def timing_model(config: Config) -> TimingModel:
     Returns
     -------
     TimingModel
-        `EngineTiming` for ``hardware.backend: engine``, `PublishedTiming` for ``published``.
+        `EngineTiming` for ``hardware.backend: engine``, `PublishedTiming` for ``published``, and
+        `FittedTiming` for the folder of a fitted backend.
+
+    Raises
+    ------
+    PredictorError
+        If the folder of a fitted backend cannot be used.
+    ConfigError
+        If a knob of a fitted backend is missing, unknown or impossible.
     """
+    if is_fitted(config):
+        from .fitted import fitted_timing  # it counts taps with the functions below
+
+        return fitted_timing(config)
     if config.hardware.backend == "published":
         return PublishedTiming(
             layers=config.layers,

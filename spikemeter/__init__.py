@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .calibration import fit_timing, score_timing
     from .config import Config, load_config
     from .errors import SpikemeterError
     from .predictor import LatencyEstimate, LatencyPredictor, predict_latency
@@ -20,8 +21,10 @@ __all__ = [
     "LatencyEstimate",
     "LatencyPredictor",
     "SpikemeterError",
+    "fit_timing",
     "load_config",
     "predict_latency",
+    "score_timing",
 ]
 
 __version__ = version("spikemeter")
@@ -33,7 +36,9 @@ __getattr__, __dir__ = lazy_names(
         "LatencyEstimate": ".predictor",
         "LatencyPredictor": ".predictor",
         "SpikemeterError": ".errors",
+        "fit_timing": ".calibration",
         "load_config": ".config",
         "predict_latency": ".predictor",
+        "score_timing": ".calibration",
     },
 )

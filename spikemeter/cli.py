@@ -29,7 +29,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .errors import RunFolderError, SpikemeterError, SpikeMismatchError
+from .errors import InputError, RunFolderError, SpikemeterError, SpikeMismatchError
+from .files import write_whole
 from .predictor.estimate import FIDELITIES
 
 if TYPE_CHECKING:
@@ -257,6 +258,38 @@ def simulate(
 
 
 @app.command()
+def timeline(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that train wrote.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Trace to write, as JSON.")],
+    sample: Annotated[int, typer.Option(help="Recorded test sample, counted from 0.")] = 0,
+    rtl: Annotated[
+        bool, typer.Option("--rtl", help="Simulate the RTL too, and lay it beside the model.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write what every layer does in every cycle of an inference, for a trace viewer.
+
+    Open the file in Perfetto (ui.perfetto.dev) or chrome://tracing.
+
+    Example: spikemeter timeline run --out trace.json --rtl
+    """
+    from .calibration import run_timelines
+    from .models import load_run
+    from .predictor.timeline import chrome_trace
+
+    trained = load_run(run)
+    with _quiet_stdout(), _progress() as progress:
+        progress.add_task("simulating" if rtl else "timing", total=None)
+        timelines = run_timelines(trained, sample=sample, rtl=rtl)
+    write_whole(out, json.dumps(chrome_trace(trained.config, timelines)).encode())
+    ends = {name: slices[-1].start + slices[-1].cycles for name, slices in timelines.items()}
+    report: dict[str, Any] = {"out": str(out), "sample": sample, "cycles": ends}
+    if rtl:
+        report["equal"] = timelines["RTL"] == timelines["timing model"]
+    _emit(report, as_json, _show_timeline)
+
+
+@app.command()
 def predict(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|CONFIG", help="Run folder, or YAML file of settings.")
@@ -343,6 +376,58 @@ def fit(
     with _quiet_stdout():
         report = fit_predictor(read_table(table), out)
     _emit(report, as_json, _show_fit)
+
+
+@app.command(name="fit-timing")
+def fit_timing(
+    measurements: Annotated[
+        Path | None,
+        typer.Argument(metavar="MEASUREMENTS", help="CSV or Parquet table to fit to."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="BACKEND", help="Folder to write the fit to.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Other measurements, to score the fit.")
+    ] = None,
+    backend: Annotated[
+        Path | None, typer.Option(metavar="BACKEND", help="Score this one, without a new fit.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a timing model to your own measured latencies: hardware without RTL here.
+
+    The folder is what hardware.backend of a configuration may name. Columns of a table: config
+    (YAML file or JSON text), spikes (.npz), latency, unit (cycles, us, ms), hw_NAME.
+
+    Example: spikemeter fit-timing measurements.csv --out my-board
+    """
+    _check_fit_timing(measurements, out, test, backend)
+    from .calibration import fit_timing as fit_to
+    from .calibration import score_timing
+
+    report: dict[str, Any] = {}
+    with _quiet_stdout(), _progress() as progress:
+        if measurements is not None and out is not None:
+            progress.add_task("fitting", total=None)
+            report = dict(fit_to(measurements, out))
+            backend = out
+        if test is not None and backend is not None:
+            scores = dict(score_timing(test, backend))
+            report = {**scores, "fit": report} if report else scores
+    _emit(report, as_json, _show_fit_timing)
+
+
+def _check_fit_timing(
+    measurements: Path | None, out: Path | None, test: Path | None, backend: Path | None
+) -> None:
+    """Refuse arguments that do not say whether to fit or to score."""
+    if measurements is None:
+        if test is None or backend is None or out is not None:
+            rule = "give MEASUREMENTS and --out to fit, or --test and --backend to score"
+            raise InputError(f"fit-timing: {rule}")
+    elif out is None or backend is not None:
+        raise InputError("fit-timing: MEASUREMENTS need --out, and no --backend")
 
 
 @contextlib.contextmanager
@@ -460,6 +545,64 @@ def _show_fit(console: Console, report: Mapping[str, Any]) -> None:
             console.print(f"{key}: {absent if value is None else _number(value)}")
 
 
+_GROUPS_SHOWN = 5
+_NO_SHARE = 1e-9  # of rounding
+
+
+def _show_fit_timing(console: Console, report: Mapping[str, Any]) -> None:
+    fitted = report.get("fit", report)
+    if "terms" in fitted:
+        _show_backend(console, fitted)
+    if "in_domain" in report:
+        console.print(
+            f"{report['rows']} other measurements: {_percent(report['mape'])} off on average, "
+            f"99 % within {_percent(report['p99'])}; {_percent(report['coverage'])} inside their "
+            f"90 % interval, {_percent(report['in_domain'])} in the domain of {report['backend']}"
+        )
+        _show_groups(console, report["by_group"], "worst of the other measurements")
+
+
+def _show_backend(console: Console, report: Mapping[str, Any]) -> None:
+    table = Table("part", "cycles", "for each", "share", title=f"fitted: {report['backend']}")
+    for term in report["terms"]:
+        cost, share = f"{term['cycles']:.4g}", _percent(term["share"])
+        table.add_row(Text(term["name"]), cost, term["unit"], share)
+    console.print(table)
+    for sentence in report["summary"]:
+        console.print(f"- {sentence}")
+    residual = report["residual"]
+    if residual["error_with"] is not None:
+        verdict = "kept" if residual["won"] else "left out"
+        console.print(
+            f"A residual model is {verdict}: {_percent(residual['error_without'])} off without, "
+            f"{_percent(residual['error_with'])} with it"
+        )
+    console.print(
+        f"{report['rows']} measurements of {report['groups']} networks and machines; unseen ones "
+        f"are {_percent(report['mape'])} off on average, 99 % within {_percent(report['p99'])}"
+    )
+    _show_groups(console, report["by_group"], "worst when unseen")
+    following = report["next"]
+    console.print(
+        f"Worth measuring next: more like row {following['row']} ({following['network']}); "
+        f"{following['why']}"
+    )
+    for warning in report["warnings"]:
+        console.print(Text(f"warning: {warning}", "yellow"))
+
+
+def _show_groups(console: Console, groups: Sequence[Mapping[str, Any]], title: str) -> None:
+    table = Table("network", "cores", "rows", "off by", title=title)
+    for group in groups[:_GROUPS_SHOWN]:
+        cores = ", ".join(map(str, group["neural_cores"]))
+        table.add_row(group["network"], cores, str(group["rows"]), _percent(group["mape"]))
+    console.print(table)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %" if share > _NO_SHARE else "0 %"
+
+
 def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -494,6 +637,14 @@ def _show_run(console: Console, report: Mapping[str, Any]) -> None:
     for layer in report["layers"]:
         rates.add_row(layer["name"], f"{layer['input_rate']:.4f}", f"{layer['firing_rate']:.4f}")
     console.print(rates)
+
+
+def _show_timeline(console: Console, report: Mapping[str, Any]) -> None:
+    for name, cycles in report["cycles"].items():
+        console.print(f"{name}: {cycles:,} cycles")
+    if "equal" in report:
+        console.print("equal in every cycle" if report["equal"] else "[red]not equal[/]")
+    console.print(f"written to {report['out']}; open it in Perfetto (ui.perfetto.dev)")
 
 
 def _show_simulation(console: Console, report: Mapping[str, Any], *, clock_mhz: float) -> None:

@@ -20,9 +20,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -31,6 +33,7 @@ from .network import Layer, parse_network
 
 __all__ = [
     "DATASETS",
+    "OWN_BACKENDS",
     "Config",
     "DatasetSpec",
     "HardwareConfig",
@@ -38,10 +41,15 @@ __all__ = [
     "NeuronConfig",
     "SurrogateConfig",
     "TrainingConfig",
+    "is_fitted",
     "json_schema",
     "load_config",
+    "measured_config",
     "require_rtl",
 ]
+
+OWN_BACKENDS = ("engine", "published")
+"""Machines that the package knows by itself; any other backend is the folder of a fitted one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,8 @@ class _Section(BaseModel):
     @classmethod
     def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         items = value if isinstance(value, list | tuple) else [value]
+        if info.field_name == "knobs" and isinstance(value, Mapping):
+            items = list(value.values())
         allowed = cls.model_fields[str(info.field_name)].annotation is bool
         if not allowed and any(isinstance(item, bool) for item in items):
             raise ValueError("should not be true or false")
@@ -85,10 +95,10 @@ class _Section(BaseModel):
 class InputConfig(_Section):
     """Frames that enter the network."""
 
-    height: Annotated[int, Field(ge=1, le=128, description="rows of a frame")] = 16
-    width: Annotated[int, Field(ge=1, le=128, description="columns of a frame")] = 16
-    channels: Annotated[int, Field(ge=1, le=1024, description="channels; 2 are ON and OFF")] = 2
-    time_steps: Annotated[int, Field(ge=1, le=1024, description="time bins of a recording")] = 8
+    height: Annotated[int, Field(ge=1, le=4096, description="rows of a frame")] = 16
+    width: Annotated[int, Field(ge=1, le=4096, description="columns of a frame")] = 16
+    channels: Annotated[int, Field(ge=1, le=65_536, description="channels; 2 are ON and OFF")] = 2
+    time_steps: Annotated[int, Field(ge=1, le=65_536, description="time bins of a recording")] = 8
     statistics: Annotated[
         tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None,
         Field(description="mean events (pixels that spike) per step and channel, steps first"),
@@ -187,19 +197,25 @@ class HardwareConfig(_Section):
     """The accelerator that runs the network."""
 
     backend: Annotated[
-        Literal["engine", "published"],
-        Field(description="Spikemeter's own engine, or the one of arXiv 2603.24891 as a formula"),
+        str,
+        Field(
+            min_length=1,
+            description="engine: Spikemeter's own; published: the one of arXiv 2603.24891 as a "
+            "formula; anything else: the folder of a backend that fit-timing wrote",
+        ),
     ] = "engine"
     clock_mhz: Annotated[float, Field(gt=0, le=10_000)] = 100.0
     neural_cores: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=1024)], ...] | Literal["auto"],
+        tuple[Annotated[int, Field(ge=1)], ...] | Literal["auto"],
         Field(description="cores per weighted layer; auto: a quarter of the channels of a "
               "convolution, at most 16 for a dense layer"),
     ] = "auto"  # fmt: skip
     encoder_width: Annotated[
-        int, Field(ge=8, le=128, description="input lines scanned per cycle")
+        int, Field(ge=1, description="input lines scanned per cycle; 8 to 128 for the engine")
     ] = 32
-    taps_per_cycle: Annotated[Literal[1], Field(description="kernel taps per cycle and core")] = 1
+    taps_per_cycle: Annotated[
+        int, Field(ge=1, description="kernel taps per cycle and core; 1 for the engine")
+    ] = 1
     membrane_bits: Annotated[
         Annotated[int, Field(ge=8, le=32)] | Literal["auto"],
         Field(description="auto: wide enough that nothing saturates"),
@@ -208,12 +224,26 @@ class HardwareConfig(_Section):
         Literal["layer_serial", "step_pipelined"],
         Field(description="a layer starts when the one before has finished all steps, or one"),
     ] = "layer_serial"
+    knobs: Annotated[
+        dict[str, float],
+        Field(description="further numbers that a fitted backend knows: its columns hw_NAME"),
+    ] = {}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_knobs_where_there_are_none(
+        self, serialise: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = serialise(self)
+        if not self.knobs:
+            content.pop("knobs", None)
+        return content
 
 
 class Config(_Section):
     """One run: data, network, training and hardware.
 
-    Every key but `network` and either `dataset` or `input.statistics` has a default.
+    Every key but `network` has a default; what enters the network must be known from `dataset`,
+    `input.statistics` or `spikes`.
     """
 
     dataset: Annotated[str | None, Field(description="a registered data set")] = None
@@ -240,7 +270,11 @@ class Config(_Section):
         """Weighted layers with their sizes."""
         size = self.input
         return parse_network(
-            self.network, channels=size.channels, height=size.height, width=size.width
+            self.network,
+            channels=size.channels,
+            height=size.height,
+            width=size.width,
+            any_machine=is_fitted(self),
         )
 
     @cached_property
@@ -282,13 +316,61 @@ def load_config(source: Config | Mapping[str, Any] | str | Path) -> Config:
     ------
     ConfigError
         If the file cannot be read or a key, type, value or combination is not allowed.
+
+    Notes
+    -----
+    A `hardware.backend` that is a folder is looked for beside the YAML file first.
     """
     if isinstance(source, Config):
         return source
     if isinstance(source, Mapping):
-        return _validated(source)
+        return _validated(_with_backend(source, Path()))
     path = Path(source)
-    return _validated(read_yaml(path / "config.yaml" if path.is_dir() else path, "configuration"))
+    path = path / "config.yaml" if path.is_dir() else path
+    return _validated(_with_backend(read_yaml(path, "configuration"), path.parent))
+
+
+def measured_config(
+    content: Mapping[str, Any],
+    *,
+    spikes: str,
+    backend: str = "measured",
+    knobs: Mapping[str, float] | None = None,
+) -> Config:
+    """Validate the configuration of a measurement, which any machine may have run.
+
+    Parameters
+    ----------
+    content : mapping
+        Keys and values; a data set is not needed. Its `hardware.backend` is left aside.
+    spikes : str
+        File of the spikes that were measured.
+    backend : str, optional
+        Stands for the machine; its folder need not exist.
+    knobs : mapping, optional
+        Further numbers of `hardware.knobs`.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    ConfigError
+        If a key, type, value or combination is not allowed.
+    """
+    hardware = content.get("hardware", {})
+    if isinstance(hardware, Mapping):
+        hardware = {**hardware, "backend": backend}
+        given = hardware.get("knobs", {})
+        if knobs and isinstance(given, Mapping):
+            hardware["knobs"] = {**given, **knobs}
+    return _validated({**content, "hardware": hardware, "spikes": spikes})
+
+
+def is_fitted(config: Config) -> bool:
+    """Whether the hardware is a backend fitted to measurements, whose limits nobody knows."""
+    return config.hardware.backend not in OWN_BACKENDS
 
 
 def require_rtl(config: Config) -> None:
@@ -307,6 +389,23 @@ def require_rtl(config: Config) -> None:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a configuration file."""
     return Config.model_json_schema()
+
+
+def _with_backend(content: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """Find the folder of a fitted backend: beside the configuration, or from where we are."""
+    hardware = content.get("hardware")
+    backend = hardware.get("backend") if isinstance(hardware, Mapping) else None
+    if not isinstance(hardware, Mapping) or not isinstance(backend, str):
+        return content
+    if backend in OWN_BACKENDS or not backend:
+        return content
+    try:
+        found = next(path for path in (folder / backend, Path(backend)) if path.is_dir())
+    except (StopIteration, OSError, ValueError) as error:  # no path may hold a null byte
+        rule = "should be 'engine' or 'published', or the folder of a fitted backend"
+        raise ConfigError(f"hardware.backend: {rule}, got {backend!r}") from error
+    located = backend if folder == Path() else str(found.resolve())
+    return {**content, "hardware": {**hardware, "backend": located}}
 
 
 def _auto_cores(layer: Layer) -> int:
@@ -392,8 +491,9 @@ def _check_circuit(neuron: NeuronConfig) -> None:
 
 def _check_input(config: Config) -> None:
     size, statistics = config.input, config.input.statistics
-    if config.dataset is None and statistics is None:
-        raise ConfigError("dataset: required unless input.statistics is given, got neither")
+    if config.dataset is None and statistics is None and config.spikes is None:
+        rule = "required unless input.statistics or spikes is given"
+        raise ConfigError(f"dataset: {rule}, got none of them")
     if config.dataset is not None:
         spec = DATASETS.get(config.dataset)
         if spec is None:
@@ -422,7 +522,13 @@ def _check_input(config: Config) -> None:
 
 
 def _check_output(config: Config) -> None:
-    features, population = config.layers[-1].out_channels, config.training.population
+    last, population = config.layers[-1], config.training.population
+    if last.kind != "dense":
+        if config.dataset is not None:
+            rule = f"must end in a dense layer to tell the classes of {config.dataset} apart"
+            raise ConfigError(f"network: {rule}; got {config.network!r}")
+        return
+    features = last.out_channels
     if features % population:
         rule = f"must divide the {features} output neurons of {config.network}"
         raise ConfigError(f"training.population: {rule}, got {population}")
@@ -439,12 +545,42 @@ def _check_hardware(config: Config) -> None:
     if len(cores) != len(config.layers):
         rule = f"must name {len(config.layers)} numbers, one per weighted layer of {config.network}"
         raise ConfigError(f"hardware.neural_cores: {rule}; got {list(cores)}")
-    for index, (layer, number) in enumerate(zip(config.layers, cores, strict=True)):
-        if number > layer.out_channels:
-            rule = f"must be at most the {layer.out_channels} output channels of {layer.name}"
-            raise ConfigError(f"hardware.neural_cores.{index}: {rule}, got {number}")
+    if is_fitted(config):
+        return
+    _check_engine(config)
     if config.hardware.backend == "published":
         _check_published(config)
+
+
+_FRAME_LIMITS = {"height": 128, "width": 128, "channels": 1024, "time_steps": 1024}
+_LARGEST_CORES = 1024
+_ENCODER_WIDTHS = (8, 128)
+
+
+def _check_engine(config: Config) -> None:
+    """Refuse what our own engine cannot do, and the published one neither."""
+    hardware = config.hardware
+    for key, limit in _FRAME_LIMITS.items():
+        if getattr(config.input, key) > limit:
+            rule = f"must be at most {limit} with hardware.backend {hardware.backend}"
+            raise ConfigError(f"input.{key}: {rule}, got {getattr(config.input, key)}")
+    for index, (layer, cores) in enumerate(zip(config.layers, config.neural_cores, strict=True)):
+        if cores > layer.out_channels:
+            rule = f"must be at most the {layer.out_channels} output channels of {layer.name}"
+            raise ConfigError(f"hardware.neural_cores.{index}: {rule}, got {cores}")
+        if cores > _LARGEST_CORES:
+            rule = f"must be at most {_LARGEST_CORES} with hardware.backend {hardware.backend}"
+            raise ConfigError(f"hardware.neural_cores.{index}: {rule}, got {cores}")
+    low, high = _ENCODER_WIDTHS
+    if not low <= hardware.encoder_width <= high:
+        rule = f"must be {low} to {high} with hardware.backend {hardware.backend}"
+        raise ConfigError(f"hardware.encoder_width: {rule}, got {hardware.encoder_width}")
+    if hardware.taps_per_cycle != 1:
+        rule = f"must be 1 with hardware.backend {hardware.backend}"
+        raise ConfigError(f"hardware.taps_per_cycle: {rule}, got {hardware.taps_per_cycle}")
+    for name, value in hardware.knobs.items():
+        rule = f"is for a fitted backend, not for {hardware.backend}"
+        raise ConfigError(f"hardware.knobs.{name}: {rule}; got {value:g}")
 
 
 def _check_published(config: Config) -> None:

@@ -20,6 +20,7 @@ _DENSE = re.compile(r"(?P<features>[1-9][0-9]{0,5})")
 
 _KERNELS = (1, 3, 5)
 _POOLS = (2, 4)
+"""What our own engine has; other machines may have any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,9 @@ def packed_words(spikes: int, encoder_width: int) -> int:
     return -(-spikes // encoder_width)
 
 
-def parse_network(notation: str, *, channels: int, height: int, width: int) -> tuple[Layer, ...]:
+def parse_network(
+    notation: str, *, channels: int, height: int, width: int, any_machine: bool = False
+) -> tuple[Layer, ...]:
     """Read the notation of the field for an input map of the given size.
 
     Parameters
@@ -111,6 +114,10 @@ def parse_network(notation: str, *, channels: int, height: int, width: int) -> t
         ``n`` a dense layer. The last token is the dense output layer.
     channels, height, width : int
         Size of the input spike map.
+    any_machine : bool, optional
+        Allow what other machines than our own engine may have: any kernel (an even one without
+        padding) and any pooling, and a network that ends in a convolution, such as a single layer
+        that was measured. Default: kernels and poolings of the engine, a dense output layer.
 
     Returns
     -------
@@ -137,10 +144,15 @@ def parse_network(notation: str, *, channels: int, height: int, width: int) -> t
         if match := _POOL.fullmatch(token):
             if not layers or layers[-1].kind == "dense" or _POOL.fullmatch(previous):
                 raise _refusal(notation, token, position, "max pooling must follow a convolution")
-            layers[-1] = _with_pool(notation, token, position, layers[-1], int(match["factor"]))
+            factor = int(match["factor"])
+            if factor not in _POOLS and not (any_machine and factor > 1):
+                rule = "at least 2" if any_machine else f"one of {_POOLS}"
+                raise _refusal(notation, token, position, f"the pooling must be {rule}")
+            layers[-1] = _with_pool(notation, token, position, layers[-1], factor)
         elif match := _CONV.fullmatch(token):
             if layers and layers[-1].kind == "dense":
                 raise _refusal(notation, token, position, "a convolution cannot follow a dense one")
+            _check_kernel(notation, token, position, match, any_machine)
             layers.append(_conv(notation, token, position, len(layers), shape, match))
         elif match := _DENSE.fullmatch(token):
             layers.append(_dense(token, len(layers), shape, int(match["features"])))
@@ -150,9 +162,20 @@ def parse_network(notation: str, *, channels: int, height: int, width: int) -> t
         last = layers[-1]
         shape = (last.out_channels, last.pooled_height, last.pooled_width)
         previous = token
-    if layers[-1].kind != "dense":
+    if layers[-1].kind != "dense" and not any_machine:
         raise _refusal(notation, tokens[-1], len(tokens) - 1, "the last layer must be dense")
     return tuple(layers)
+
+
+def _check_kernel(
+    notation: str, token: str, position: int, match: re.Match[str], any_machine: bool
+) -> None:
+    kernel = int(match["kernel"])
+    if not any_machine and kernel not in _KERNELS:
+        raise _refusal(notation, token, position, f"the kernel must be one of {_KERNELS}")
+    if kernel < 1 or (kernel % 2 == 0 and not match["valid"]):
+        rule = "the kernel must be odd where it is padded, or at least 1 without padding (nCkv)"
+        raise _refusal(notation, token, position, rule)
 
 
 def _conv(
@@ -164,8 +187,6 @@ def _conv(
     match: re.Match[str],
 ) -> Layer:
     kernel = int(match["kernel"])
-    if kernel not in _KERNELS:
-        raise _refusal(notation, token, position, f"the kernel must be one of {_KERNELS}")
     padding = 0 if match["valid"] else kernel // 2
     channels, height, width = shape
     out_height, out_width = (side + 2 * padding - kernel + 1 for side in (height, width))
@@ -204,8 +225,6 @@ def _dense(token: str, index: int, shape: tuple[int, int, int], features: int) -
 
 
 def _with_pool(notation: str, token: str, position: int, layer: Layer, factor: int) -> Layer:
-    if factor not in _POOLS:
-        raise _refusal(notation, token, position, f"the pooling must be one of {_POOLS}")
     if min(layer.out_height, layer.out_width) < factor:
         size = f"{layer.out_height}x{layer.out_width}"
         raise _refusal(notation, token, position, f"the pooling exceeds its {size} map")

@@ -29,7 +29,9 @@ SMALL = {
     "training": {"epochs": 1},
 }
 SAMPLES = 5
-COMMANDS = ["demo", "doctor", "schema", "train", "simulate", "predict", "calibrate", "fit"]
+COMMANDS = [
+    "demo", "doctor", "schema", "train", "simulate", "predict", "calibrate", "fit", "fit-timing",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spikemeter.config import DATASETS, Config, json_schema, load_config
+from spikemeter.config import DATASETS, Config, json_schema, load_config, measured_config
 from spikemeter.errors import ConfigError, InputError
 
 BASE = {"dataset": "nmnist-saccade", "network": "8C3-MP2-10"}
@@ -106,6 +106,32 @@ def test_the_digest_knows_every_setting_but_not_how_it_was_written():
     assert len(config.digest) == 64
 
 
+def test_a_configuration_without_knobs_says_nothing_of_them():
+    assert "knobs" not in load_config(BASE).model_dump()["hardware"]
+    assert "knobs" not in load_config(BASE).to_yaml()
+
+
+def test_spikes_stand_in_for_a_data_set():
+    config = load_config({"network": "8C3-6", "spikes": "spikes.npz"})
+    assert (config.dataset, config.classes) == (None, 6)
+
+
+def test_a_measurement_may_be_of_any_machine(tmp_path: Path):
+    content = {
+        "network": "6C7-MP3-3C2v",
+        "input": {"width": 300, "channels": 1},
+        "hardware": {"neural_cores": [3000, 1], "encoder_width": 1, "knobs": {"a": 2}},
+    }
+    config = measured_config(content, spikes="x.npz", knobs={"b": 3})
+    assert [layer.name for layer in config.layers] == ["0:6C7", "1:3C2v"]
+    assert config.hardware.knobs == {"a": 2, "b": 3}
+    content["hardware"]["backend"] = str(tmp_path)
+    assert load_config(content | {"spikes": "x.npz"}).hardware.knobs == {"a": 2}
+    assert load_config(yaml.safe_load(config.to_yaml()) | content).neural_cores == (3000, 1)
+    with pytest.raises(ConfigError, match="must end in a dense layer to tell the classes"):
+        measured_config(content | {"dataset": "nmnist-saccade", "input": {}}, spikes="x.npz")
+
+
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(BASE) + "training: {lr: 1e-3}\n", encoding="utf-8")
@@ -163,6 +189,22 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
             ["hardware.schedule: must be layer_serial", "'step_pipelined'"],
         ),
         ({"hardware": {"taps_per_cycle": 9}}, ["hardware.taps_per_cycle", "1", "9"]),
+        ({"hardware": {"encoder_width": 4}}, ["hardware.encoder_width: must be 8 to 128", "got 4"]),
+        (
+            {"hardware": {"backend": "published", "encoder_width": 129}},
+            ["hardware.encoder_width: must be 8 to 128 with hardware.backend published", "129"],
+        ),
+        (
+            {"network": "2000-10", "hardware": {"neural_cores": [1025, 1]}},
+            ["hardware.neural_cores.0: must be at most 1024 with hardware.backend engine", "1025"],
+        ),
+        ({"hardware": {"knobs": {"x": 1}}}, ["hardware.knobs.x: is for a fitted backend", "got 1"]),
+        ({"hardware": {"knobs": {"x": True}}}, ["hardware.knobs", "true or false"]),
+        ({"hardware": {"knobs": {"x": "a"}}}, ["hardware.knobs.x", "valid number", "'a'"]),
+        ({"hardware": {"backend": ""}}, ["hardware.backend", "at least 1 character"]),
+        ({"hardware": {"backend": 5}}, ["hardware.backend", "string", "5"]),
+        ({"dataset": None, "spikes": "x.npz", "input": {"height": 129}}, ["input.height", "128"]),
+        ({"network": "8C3"}, ["network: the last layer must be dense", "'8C3'"]),
         ({"input": {"height": 35}}, ["input.height", "34", "35"]),
         ({"input": {"channels": 1}}, ["input.channels", "2", "1"]),
         ({"input": {"time_steps": 0}}, ["input.time_steps", "1", "0"]),

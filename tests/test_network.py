@@ -144,6 +144,19 @@ def test_a_malformed_network_names_token_and_rule(notation, token, rule):
     assert rule in str(caught.value)
 
 
+def test_other_machines_may_have_other_kernels_and_end_in_a_convolution():
+    layers = parse_network("4C7-MP3-8C4v", channels=1, height=20, width=30, any_machine=True)
+    assert [(x.kernel, x.padding, x.pool) for x in layers] == [(7, 3, 3), (4, 0, 1)]
+    assert (layers[1].out_height, layers[1].out_width) == (3, 7)
+    for notation, rule in (
+        ("4C4-10", "the kernel must be odd where it is padded"),
+        ("4C0v", "the kernel must be odd"),
+        ("4C3-MP1", "the pooling must be at least 2"),
+    ):
+        with pytest.raises(ConfigError, match=rule):
+            parse_network(notation, channels=1, height=20, width=30, any_machine=True)
+
+
 def test_sizes_of_a_known_network():
     conv, dense = parse("16C3-MP2-10")
     assert (conv.inputs, conv.neurons, conv.outputs, conv.fan_in) == (384, 3072, 768, 18)

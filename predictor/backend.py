@@ -1,0 +1,216 @@
+"""A fitted backend on disk: a folder of plain files that are checked before they are believed.
+
+``manifest.json`` holds the schema version, a checksum and what was fitted; ``residual.ubj``, where
+it won, XGBoost's own format. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..errors import PredictorError
+from ..files import new_folder, write_whole
+from .costs import Structure, structure_terms
+from .fitted import Backend, amount_names
+from .intervals import Residuals
+from .sparsity import load_booster
+
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "read_backend", "write_backend"]
+
+SCHEMA_VERSION = 1
+"""Raised when the files or the terms change so that older folders cannot be read."""
+
+MANIFEST = "manifest.json"
+_RESIDUAL = "residual.ubj"
+_LARGEST_BYTES = {MANIFEST: 64 * 2**20, _RESIDUAL: 64 * 2**20}
+
+_Knob = Annotated[float, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Content(_Strict):
+    structure: dict[str, Any]
+    costs: dict[str, Annotated[float, Field(ge=0)]]
+    knobs: dict[str, _Knob]
+    ranges: dict[str, tuple[float, float]]
+    error: list[float]
+    group: list[int]
+    residual_sha256: str | None
+    report: dict[str, Any]
+
+
+class _Manifest(_Strict):
+    schema_version: int
+    spikemeter: str
+    sha256: str
+    content: _Content
+
+
+_STRUCTURE = TypeAdapter(Structure)
+
+
+def write_backend(backend: Backend, path: Path) -> None:
+    """Write a backend folder, whole or not at all.
+
+    Parameters
+    ----------
+    backend : Backend
+    path : Path
+        Folder to make; an older backend there is replaced.
+
+    Raises
+    ------
+    InputError
+        If something else than a backend lies there, or it cannot be written.
+    """
+    residual = None if backend.booster is None else bytes(backend.booster.save_raw("ubj"))
+    names = amount_names(list(backend.knobs))
+    content = _Content(
+        structure=asdict(backend.structure),
+        costs=dict(backend.costs),
+        knobs=dict(backend.knobs),
+        ranges={
+            name: (float(low), float(high))
+            for name, low, high in zip(names, backend.low, backend.high, strict=True)
+        },
+        error=backend.residuals.error.tolist(),
+        group=backend.residuals.group.tolist(),
+        residual_sha256=None if residual is None else hashlib.sha256(residual).hexdigest(),
+        report=dict(backend.report),
+    )
+    manifest = _Manifest(
+        schema_version=SCHEMA_VERSION,
+        spikemeter=version("spikemeter"),
+        sha256=_checksum(content),
+        content=content,
+    )
+    files = {MANIFEST: json.dumps(manifest.model_dump(mode="json"), indent=1).encode()}
+    if residual is not None:
+        files[_RESIDUAL] = residual
+    with new_folder(path, set(_LARGEST_BYTES), refusal=PredictorError) as folder:
+        for name, data in files.items():
+            write_whole(folder / name, data)
+
+
+def read_backend(path: Path) -> Backend:
+    """Read a backend folder and check everything in it.
+
+    Parameters
+    ----------
+    path : Path
+        Folder written by `write_backend`.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    PredictorError
+        If a file is missing, is no plain file, is too large or was changed, or if the folder was
+        written for another version.
+    """
+    if not path.is_dir():
+        raise PredictorError(f"there is no backend folder {str(path)!r}")
+    content = _read_manifest(path)
+    try:
+        return _backend(content, _read_residual(path, content))
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, PredictorError):
+            raise
+        reason = " ".join(str(error).split())
+        raise _refusal(path, f"its content does not fit together: {reason}") from error
+
+
+def _checksum(content: _Content) -> str:
+    text = json.dumps(content.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> _Content:
+    data = _read_plain(path, MANIFEST)
+    try:
+        raw = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(path, f"{MANIFEST} is not valid JSON") from error
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if found != SCHEMA_VERSION:
+        rule = f"its schema version must be {SCHEMA_VERSION}, got {found!r}; fit it again"
+        raise _refusal(path, rule)
+    try:
+        manifest = _Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _refusal(path, f"{MANIFEST}: {where}: {first['msg']}") from error
+    if _checksum(manifest.content) != manifest.sha256:
+        raise _refusal(path, f"{MANIFEST} was changed, its checksum does not fit")
+    return manifest.content
+
+
+def _read_residual(path: Path, content: _Content) -> bytes | None:
+    if content.residual_sha256 is None:
+        return None
+    data = _read_plain(path, _RESIDUAL)
+    if hashlib.sha256(data).hexdigest() != content.residual_sha256:
+        raise _refusal(path, f"{_RESIDUAL} is not the file that the manifest describes")
+    return data
+
+
+def _read_plain(path: Path, name: str) -> bytes:
+    file = path / name
+    if file.is_symlink() or not file.is_file():
+        raise _refusal(path, f"it holds no plain file {name}")
+    try:
+        size = file.stat().st_size
+        if size > _LARGEST_BYTES[name]:
+            rule = f"{name} must have at most {_LARGEST_BYTES[name]} bytes, got {size}"
+            raise _refusal(path, rule)
+        return file.read_bytes()
+    except OSError as error:
+        raise _refusal(path, f"{name}: {error.strerror}") from error
+
+
+def _backend(content: _Content, residual: bytes | None) -> Backend:
+    structure = _STRUCTURE.validate_python(content.structure)
+    named = [structure.cores, structure.width, *(role.knob for role in structure.roles)]
+    for setting in named:
+        if isinstance(setting, str) and setting not in content.knobs:
+            raise ValueError(f"it has no knob {setting!r}")
+        if isinstance(setting, int) and setting < 1:
+            raise ValueError("cores and width must be at least 1")
+    unknown = set(content.costs) - {term.name for term in structure_terms(structure)}
+    if unknown:
+        raise ValueError(f"the structure has no term {sorted(unknown)[0]!r}")
+    names = amount_names(list(content.knobs))
+    if tuple(content.ranges) != names:
+        raise ValueError("the measured ranges are not those of this version; fit it again")
+    low, high = np.array([content.ranges[name] for name in names], dtype=np.float64).T
+    return Backend(
+        structure=structure,
+        costs=content.costs,
+        knobs=content.knobs,
+        low=low,
+        high=high,
+        residuals=Residuals(
+            error=np.array(content.error, dtype=np.float64),
+            group=np.array(content.group, dtype=np.int64),
+        ),
+        booster=None if residual is None else load_booster(residual),
+        report=content.report,
+    )
+
+
+def _refusal(path: Path, reason: str) -> PredictorError:
+    return PredictorError(f"cannot use the backend {str(path)!r}: {reason}")
