@@ -21,7 +21,7 @@ from .network import SpikingLayer, SpikingNetwork
 __all__ = ["export_network"]
 
 _RESOLUTION = 4096
-"""Membrane units that a threshold should have at least: its rounding then errs by 0.2 %."""
+"""Membrane units that a threshold should have at least: its rounding then errs by 0.01 %."""
 
 _HEADROOM_BITS = 4
 """Bits that this resolution leaves free in a given membrane width, sign included."""

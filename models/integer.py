@@ -247,8 +247,8 @@ def membrane_bound(layer: IntegerLayer) -> int:
     """Largest magnitude that a membrane potential of a layer can ever reach.
 
     From ``|U[t]| <= |a| |U[t-1]| + 1 + g |I|max + |bias| + threshold``, summed over 1024 steps (the
-    most that a configuration allows) or to its limit, whichever is smaller. No membrane beyond
-    the threshold by a whole step is assumed away, so the bound is safe, not tight.
+    most that a configuration allows) or to its limit, whichever is smaller. Every step is taken at
+    its worst, so the bound is safe, not tight.
     """
     fan_in = layer.weight.reshape(layer.weight.shape[0], -1).astype(np.int64)
     current = np.abs(fan_in).sum(axis=1) << layer.gain_shift
@@ -288,10 +288,10 @@ def layer_spikes(
     """
     geometry = layer.geometry
     expected = (geometry.in_channels, geometry.in_height, geometry.in_width)
-    if spikes.ndim != 5 or spikes.shape[2:] != expected:
+    if spikes.ndim != 5 or spikes.shape[2:] != expected or not len(spikes):
         raise ValueError(
             f"spikes into {geometry.name} must have shape (samples, time_steps, "
-            f"{', '.join(map(str, expected))}), got {spikes.shape}"
+            f"{', '.join(map(str, expected))}) with a sample or more, got {spikes.shape}"
         )
     bias = layer.bias.astype(np.int64).reshape(1, -1, 1, 1)
     limit = 2 ** (layer.membrane_bits - 1)
@@ -320,12 +320,19 @@ def network_spikes(network: IntegerNetwork, spikes: NDArray[np.bool_]) -> SpikeT
     -------
     SpikeTrains
         Spikes that enter every layer, and those of the output layer.
+
+    Raises
+    ------
+    ValueError
+        If `spikes` does not fit the first layer.
     """
-    inputs, rates = [], []
+    inputs: list[NDArray[np.bool_]] = []
+    rates = []
     for layer in network.layers:
         geometry = layer.geometry
-        shape = (geometry.in_channels, geometry.in_height, geometry.in_width)
-        spikes = spikes if spikes.shape[2:] == shape else spikes.reshape(*spikes.shape[:2], *shape)
+        if inputs and geometry.kind == "dense":  # what it reads may be a map or features
+            shape = (geometry.in_channels, geometry.in_height, geometry.in_width)
+            spikes = spikes.reshape(*spikes.shape[:2], *shape)
         inputs.append(spikes)
         spikes, rate = layer_spikes(layer, spikes)
         rates.append(rate)

@@ -204,7 +204,8 @@ class _Lapicque(snn.Lapicque):  # type: ignore[misc]  # snnTorch gives it no typ
         self.gain = gain
 
     def _base_state_function(self, input_: Tensor) -> Tensor:
-        return self.gain * input_ + self.decay * self.mem
+        mem: Tensor = self.gain * input_ + self.decay * self.mem
+        return mem
 
 
 def _neuron(config: NeuronConfig, spike_grad: Callable[[Tensor], Tensor]) -> snn.SpikingNeuron:

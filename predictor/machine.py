@@ -98,6 +98,10 @@ def check_trains(
         Names the array, what it must be and its shape.
     """
     maps = [(layer.in_channels, layer.in_height, layer.in_width) for layer in layers]
+    for index, train in enumerate(inputs):
+        if getattr(train, "dtype", None) != np.bool_:
+            found = getattr(train, "dtype", type(train).__name__)
+            raise ValueError(f"inputs_{index} must be an array of bool, got {found}")
     _check("inputs", inputs, [{shape, (math.prod(shape),)} for shape in maps], time_steps)
 
 

@@ -3,15 +3,31 @@
 The machine is that of ``rtl/``. A step of a layer, counted from the cycle of its dispatch, costs
 
     begin  = max(words + 3, max over non-empty words k of (8 + k + S(k)))
-    cost   = begin + neurons / cores + drain
+    cost   = begin + height * width * phases + drain
 
-where ``S(k)`` is the service of all events in words k and later; an event is served in
-``phases x (taps inside the frame)`` cycles, and ``drain`` is 6, or 7 for Lapicque neurons. Each
-constant names the pipeline that it counts.
+with ``phases`` the output channels that a core owns, rounded up. ``S(k)`` is the service of all
+events in words k and later; an event is served in ``phases x (taps inside the frame)`` cycles, and
+``drain`` is 6, or 7 for Lapicque neurons. Each constant names the pipeline that it counts.
 
 A layer's step t starts when the step before is done, its input is there and its output has room.
 With ``layer_serial`` the input is the whole inference of the layer before, with ``step_pipelined``
 its step t. The latency of an inference ends with the last step of the last layer.
+
+From counts, ``S(k)`` is not known. Let n events of a step be independent and equally likely at
+every input line, let A be all their service and W the words, and let X(k) be the service of the
+events before word k, so that ``k + S(k) = A + k - X(k)``. On the scale of many words ``k - X(k)``
+is a Brownian bridge with drift that ends at W - A and has the variance ``v = n E[service^2]``. Its
+maximum exceeds x >= max(0, W - A) with the probability ``exp(-2 x (x - W + A) / v)``, and so
+
+    E[begin] = words + 3 + max(0, A - W) + m + late
+    m        = sqrt(pi v / 8) erfcx(abs(W - A) / sqrt(2 v))
+
+Where A > W the decay of that probability is known exactly for a long step, by the exponent theta
+of Lundberg's equation ``theta = (n / W) (1 - exp(-theta service))``, and ``v = 2 (A - W) / theta``
+takes it over: services are lumps, and with few of them cores wait longer than under a diffusion.
+Cycles are whole, so that m becomes ``1 / (exp(1 / m) - 1)``, the sum that belongs to the integral
+of an exponential. ``late`` is for the events of the last words, whose pipeline is five cycles
+longer than that of the scan: 5 cycles, times the chance that the last event ends that late.
 
 References
 ----------
@@ -169,7 +185,9 @@ class EngineTiming:
             If an array does not fit its layer.
         """
         check_counts(self.layers, self.time_steps, "counts", counts)
-        events = np.stack([count.sum(axis=-1) for count in counts], axis=1)
+        events = np.stack([count.sum(axis=-1) for count in counts], axis=1, dtype=np.float64)
+        if not (events >= 0).all() or not math.isfinite(events.sum()):
+            raise ValueError("counts must be finite and not negative")
         if taps is None:
             served = events * _sizes(self).even_taps
         else:
@@ -189,11 +207,10 @@ class EngineTiming:
         begins, accumulates = [], []
         for layer, phases, spikes in zip(self.layers, sizes.phases.ravel(), inputs, strict=True):
             begin, accumulate = _begin_and_service(layer, int(phases), self.encoder_width, spikes)
-            begins.append(begin)
-            accumulates.append(accumulate)
-        accumulate = np.stack(accumulates, axis=1).astype(np.float64)
-        begin = np.stack(begins, axis=1).astype(np.float64)
-        encode = begin - accumulate - DISPATCH_CYCLES
+            begins.append(begin.astype(np.float64))
+            accumulates.append(accumulate.astype(np.float64))
+        begin, accumulate = np.stack(begins, axis=1), np.stack(accumulates, axis=1)
+        encode: _Floats = begin - accumulate - DISPATCH_CYCLES
         return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
 
     def _expected_costs(self, events: _Floats, taps: _Floats) -> StepCosts:
@@ -266,7 +283,9 @@ class EngineTiming:
     def _stream_intervals(self, total: _Floats) -> _Floats:
         """Cycles between results when the samples enter in turn, again and again.
 
-        Measured from the moment when the pipeline of layers is full, over each sample once.
+        Measured over each sample once, after as many inferences as there are layers, and one more:
+        then the pipeline of layers is full. With very different samples the last cycles of the
+        start-up can still show.
         """
         samples, layers, _ = total.shape
         full = layers + 1

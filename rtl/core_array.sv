@@ -11,9 +11,11 @@
 //
 // Cost: one operation per cycle without exception. An accumulation is in memory two cycles after
 // its operation (a read of the same address in between is forwarded); the spikes of a fire
-// operation leave with spk_valid_o three cycles after it, four for Lapicque neurons. A neuron may
-// fire again as many cycles after it fired, no sooner; weights and constants hold until its spike has
-// left. What is accumulated after a fire operation belongs to the next step.
+// operation leave with spk_valid_o three cycles after it, four for Lapicque neurons.
+//
+// A neuron may fire again three (Lapicque: four) cycles after it fired, no sooner. Weights and
+// constants hold until its spike has left. What is accumulated after a fire operation belongs to
+// the next step.
 
 module core_array #(
   parameter  int unsigned Cores        = 4,

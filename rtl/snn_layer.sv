@@ -231,6 +231,12 @@ module snn_layer #(
   ConfigOnlyWhenIdle: assert property (@(posedge clk_i) disable iff (!rst_ni)
       cfg_we_i |-> perf == '0);
 
+  // A write names a core, a weight, a phase or a constant that is there.
+  ConfigInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      cfg_we_i |-> (cfg_space_i == SpaceWeight && 32'(cfg_core_i) < Cores && cfg_addr_i < Weights)
+                   || (cfg_space_i == SpaceBias && 32'(cfg_core_i) < Cores && cfg_addr_i < Phases)
+                   || (cfg_space_i == SpaceConstant && cfg_addr_i < 32'd4));
+
   // A shifted decay shifts by at most the bits behind its point.
   DecayShiftInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
       start_o && !Lapicque |->

@@ -7,7 +7,8 @@
 // words, so that all its cores can hand over their spikes in one cycle; a step starts a new line.
 //
 // The reader may release a step unread. The host may look at any line but the one that is being
-// written, while the reader asks for none; a result stays until the inference after next is written.
+// written, while the reader asks for none; a result stays until the inference after next is
+// written.
 //
 // Cost: none of its own. A line is written in the cycle that offers it, a word is read in one
 // cycle, and a step counts as resident in the cycle after wr_step_done_i.

@@ -96,7 +96,7 @@ class Bench:
         dut.out_ready_i.value = 0
         done = await self.done(self.job["limit_cycles"])
         dut.go_i.value = 0
-        cycles = done - int(dut.start_cycle_o.value) + 1
+        cycles = (done - int(dut.start_cycle_o.value)) % 2**32 + 1
         measured = {
             "cycles": cycles,
             "buckets": await self._buckets(),

@@ -198,7 +198,8 @@ def run_tool(
 def log_excerpt(log: Path) -> str:
     """Lines of a log that tell most: failed assertions and errors, or else its end."""
     lines = log.read_text(errors="replace").splitlines()
-    telling = [line for line in lines if "Assertion failed" in line or "%Error" in line]
+    marks = ("Assertion failed", "%Error", "%Warning")
+    telling = [line for line in lines if any(mark in line for mark in marks)]
     return " | ".join((telling or lines)[-_LOG_LINES:])
 
 

@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from .errors import ConfigError
-from .network import Layer, parse_network
+from .network import Layer, packed_words, parse_network
 
 __all__ = [
     "DATASETS",
@@ -87,6 +87,10 @@ class _Section(BaseModel):
         if info.field_name == "knobs" and isinstance(value, Mapping):
             items = list(value.values())
         allowed = cls.model_fields[str(info.field_name)].annotation is bool
+        items = [
+            *items,
+            *(part for item in items if isinstance(item, list | tuple) for part in item),
+        ]
         if not allowed and any(isinstance(item, bool) for item in items):
             raise ValueError("should not be true or false")
         return value
@@ -411,7 +415,7 @@ def _with_backend(content: Mapping[str, Any], folder: Path) -> Mapping[str, Any]
 def _auto_cores(layer: Layer) -> int:
     if layer.kind == "dense":
         return min(layer.out_channels, 16)
-    return math.ceil(layer.out_channels / 4)
+    return min(_LARGEST_CORES, math.ceil(layer.out_channels / 4))
 
 
 def read_yaml(path: Path, what: str) -> Mapping[str, Any]:
@@ -555,6 +559,8 @@ def _check_hardware(config: Config) -> None:
 _FRAME_LIMITS = {"height": 128, "width": 128, "channels": 1024, "time_steps": 1024}
 _LARGEST_CORES = 1024
 _ENCODER_WIDTHS = (8, 128)
+_MOST_LAYERS = 32
+_MOST_LINES = 2**30
 
 
 def _check_engine(config: Config) -> None:
@@ -578,6 +584,17 @@ def _check_engine(config: Config) -> None:
     if hardware.taps_per_cycle != 1:
         rule = f"must be 1 with hardware.backend {hardware.backend}"
         raise ConfigError(f"hardware.taps_per_cycle: {rule}, got {hardware.taps_per_cycle}")
+    if len(config.layers) > _MOST_LAYERS:
+        rule = f"must have at most {_MOST_LAYERS} weighted layers"
+        raise ConfigError(
+            f"network: {rule} with hardware.backend {hardware.backend}; got {len(config.layers)}"
+        )
+    for layer in config.layers:
+        words = 2 * config.input.time_steps * packed_words(layer.inputs, hardware.encoder_width)
+        if words > _MOST_LINES:
+            rule = f"the buffer before {layer.name} must have at most {_MOST_LINES} words of "
+            rule += "hardware.encoder_width bits for all input.time_steps, twice"
+            raise ConfigError(f"network: {rule}; got {words}")
     for name, value in hardware.knobs.items():
         rule = f"is for a fitted backend, not for {hardware.backend}"
         raise ConfigError(f"hardware.knobs.{name}: {rule}; got {value:g}")

@@ -73,6 +73,18 @@ def test_neurons_that_do_not_exist_are_refused(neuron, sentence):
     assert sentence in refusal(neuron=neuron)
 
 
+def test_networks_beyond_the_engine_are_refused():
+    deep = "-".join(["1C1"] * 32 + ["10"])
+    assert "network: must have at most 32 weighted layers" in refusal(network=deep)
+    huge = {"height": 128, "width": 128, "channels": 1024, "time_steps": 1024}
+    sentence = refusal(
+        dataset=None, network="1", hardware={"encoder_width": 8},
+        input=huge | {"statistics": [[0.0] * 1024] * 1024},
+    )  # fmt: skip
+    assert "network: the buffer before 0:1 must have at most 1073741824 words" in sentence
+    assert "should not be true or false" in refusal(input={"statistics": [[True, False]] * 8})
+
+
 def test_statistics_stand_in_for_a_data_set():
     config = load_config(
         {"network": "8C3-6", "input": {"time_steps": 2, "statistics": [[1, 2], [3, 4.5]]}}

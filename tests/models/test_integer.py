@@ -326,6 +326,15 @@ def test_a_matched_lapicque_neuron_fires_exactly_as_lif() -> None:
     np.testing.assert_array_equal(layer_spikes(other, spikes)[0], layer_spikes(lif, spikes)[0])
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 2, 6, 7), (1, 6, 7, 6, 2), (0, 6, 2, 7, 6), (6, 2, 7, 6)])
+def test_spikes_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    network = IntegerNetwork(layers=(random_layer("3C3-10", 0, np.random.default_rng(0)),))
+    with pytest.raises(
+        ValueError, match=r"spikes into 0:3C3 must have shape .*2, 7, 6\) with a sa"
+    ):
+        network_spikes(network, np.zeros(shape, dtype=bool))
+
+
 def test_accuracy_counts_the_spikes_of_each_class() -> None:
     outputs = np.zeros((4, 3, 6), dtype=bool)  # three classes of two neurons
     outputs[0, :2, 5] = True

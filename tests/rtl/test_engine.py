@@ -14,6 +14,7 @@ from spikemeter.config import load_config
 from spikemeter.errors import MissingToolError, SimulationError, SpikeMismatchError
 from spikemeter.models.integer import IntegerNetwork, network_spikes
 from spikemeter.rtl import check_spikes, simulate, simulator, top_source
+from spikemeter.rtl.packing import ConfigWrite
 from spikemeter.rtl.runners import RUNNERS, Build
 
 pytestmark = pytest.mark.rtl
@@ -196,6 +197,27 @@ def test_a_failed_assertion_is_named(runner: Literal["native", "cocotb"]) -> Non
     job.samples[0][len(job.samples[0]) // job.time_steps - 1] |= 1 << (job.encoder_width - 1)
     with pytest.raises(SimulationError, match=r"Assertion failed in .*EventInRange"):
         RUNNERS[runner](top_source(case.config, case.network), job, CHECKED)
+
+
+def test_a_network_of_another_configuration_is_refused() -> None:
+    case = random_case(0)
+    content = case.config.model_dump()
+    other = "lapicque" if case.config.neuron.model == "lif" else "lif"
+    content["neuron"] |= {"model": other, "beta": 0.9, "match": "none"}
+    with pytest.raises(ValueError, match=rf"neuron of layer 0:.* must be {other}"):
+        simulate(load_config(content), case.network, case.inputs)
+    content = case.config.model_dump()
+    content["hardware"]["neural_cores"] = "auto"
+    with pytest.raises(ValueError, match=r"network must have the 3 layers of 7-7-7, got"):
+        simulate(load_config(content | {"network": "7-7-7"}), case.network, case.inputs)
+
+
+def test_a_write_to_what_is_not_there_fails() -> None:
+    case = random_case(5)
+    job = simulator._job(case.config, case.network, case.inputs)
+    job.writes.append(ConfigWrite(0, 0, 1023, 0, 1))
+    with pytest.raises(SimulationError, match=r"Assertion failed in .*ConfigInRange"):
+        RUNNERS["native"](top_source(case.config, case.network), job, CHECKED)
 
 
 def test_inputs_of_another_network_are_refused() -> None:
