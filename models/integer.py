@@ -218,8 +218,9 @@ def neuron_decay(neuron: NeuronConfig) -> int:
     if neuron.model == "lif":
         return quantised_decay(neuron.decay)
     if neuron.match in ("decay", "both"):
-        return quantised_decay(neuron.decay) << FACTOR_FRACTION_BITS - DECAY_FRACTION_BITS
-    return round(neuron.decay * 2**FACTOR_FRACTION_BITS)
+        return quantised_decay(neuron.decay) << (FACTOR_FRACTION_BITS - DECAY_FRACTION_BITS)
+    one = 1 << FACTOR_FRACTION_BITS
+    return round(neuron.decay * one)
 
 
 def decay_terms(decay: int) -> tuple[tuple[int, int], ...]:

@@ -204,11 +204,12 @@ class EngineTiming:
     def step_costs(self, inputs: Sequence[NDArray[np.bool_]]) -> StepCosts:
         """Costs of every step from spike trains; see `trace`."""
         sizes = _sizes(self)
-        begins, accumulates = [], []
+        begins: list[_Floats] = []
+        accumulates: list[_Floats] = []
         for layer, phases, spikes in zip(self.layers, sizes.phases.ravel(), inputs, strict=True):
-            begin, accumulate = _begin_and_service(layer, int(phases), self.encoder_width, spikes)
-            begins.append(begin.astype(np.float64))
-            accumulates.append(accumulate.astype(np.float64))
+            ends, services = _begin_and_service(layer, int(phases), self.encoder_width, spikes)
+            begins.append(ends.astype(np.float64))
+            accumulates.append(services.astype(np.float64))
         begin, accumulate = np.stack(begins, axis=1), np.stack(accumulates, axis=1)
         encode: _Floats = begin - accumulate - DISPATCH_CYCLES
         return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
