@@ -252,12 +252,15 @@ def test_a_training_that_is_told_to_end_leaves_nothing_behind(config_file, tmp_p
     path = config_file(training={"epochs": 10_000})
     command = [sys.executable, "-m", "spikemeter.cli", "train", path, "--out", tmp_path / "run"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".run.*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.terminate()
-        _, err = process.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 300
+            while not list(tmp_path.glob(".run.*")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.terminate()
+            _, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
     assert (process.returncode, err) == (1, b"")
     assert list(tmp_path.iterdir()) == [path]
 
