@@ -197,7 +197,7 @@ def _held_out_point(
     return {
         "run_id": row["run_id"],
         "network": config.network,
-        "choices": f"{surrogate.name} {surrogate.slope:.3g}\n"
+        "choices": f"{surrogate.name} {surrogate.steepness:.3g}\n"
         f"beta {neuron.beta:.2f}, lr {config.training.lr:.2g}\n"
         f"threshold {neuron.threshold:.2f}\n"
         f"{config.training.weight_bits}-bit weights",

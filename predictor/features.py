@@ -33,7 +33,6 @@ __all__ = [
     "knob_of",
     "layer_features",
     "row_from_config",
-    "surrogate_width",
 ]
 
 CATEGORICAL_KEYS = ("neuron.model", "neuron.reset", "surrogate.name", "training.loss")
@@ -42,20 +41,13 @@ CATEGORICAL_KEYS = ("neuron.model", "neuron.reset", "surrogate.name", "training.
 KNOB_PREFIX = "hardware.knobs."
 """Columns that begin so hold a knob of a fitted backend."""
 
-_NOT_FLAT = ("hardware.knobs", "input.statistics", "spikes")
-
-# Half width at half maximum of the surrogate gradient, in units of the membrane potential, for a
-# steepness in the surrogate's own parameter.
-_HALF_WIDTHS: dict[str, Callable[[float], float]] = {
-    "fast_sigmoid": lambda slope: (math.sqrt(2) - 1) / slope,
-    "atan": lambda slope: 2 / (math.pi * slope),
-}
+_NOT_FLAT = ("data_root", "hardware.knobs", "input.statistics", "spikes")
 
 _RUN_FEATURES: dict[str, Callable[[Config], float]] = {
     "neuron.beta": lambda config: config.neuron.decay,
     "neuron.threshold": lambda config: config.neuron.threshold,
-    "surrogate.slope": lambda config: config.surrogate.slope,
-    "surrogate.width": lambda config: surrogate_width(config),
+    "surrogate.slope": lambda config: config.surrogate.steepness,
+    "surrogate.width": lambda config: config.surrogate.half_width,
     "training.lr": lambda config: config.training.lr,
     "training.epochs": lambda config: config.training.epochs,
     "training.batch_size": lambda config: config.training.batch_size,
@@ -158,17 +150,8 @@ def group_key(config: Config) -> str:
     Such runs spike alike but for chance, so they stand on one side of every split.
     """
     training = config.training.model_dump(exclude={"seed"})
-    rest = config.model_dump(mode="json", exclude={"training", "hardware", "spikes"})
+    rest = config.model_dump(mode="json", exclude={"training", "hardware", "spikes", "data_root"})
     return repr((sorted(training.items()), sorted(rest.items())))
-
-
-def surrogate_width(config: Config) -> float:
-    """Half width at half maximum of the surrogate gradient, in membrane units.
-
-    Slopes of different surrogates are not comparable, widths are; 0 for an unknown surrogate.
-    """
-    half_width = _HALF_WIDTHS.get(config.surrogate.name)
-    return half_width(config.surrogate.slope) if half_width else 0.0
 
 
 def categories_of(configs: Sequence[Config]) -> dict[str, tuple[str, ...]]:

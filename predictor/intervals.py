@@ -199,7 +199,7 @@ class Domain:
         return found
 
     def _slope_excursion(self, config: Config) -> list[str]:
-        name, slope = config.surrogate.name, config.surrogate.slope
+        name, slope = config.surrogate.name, config.surrogate.steepness
         low, high = self.slopes.get(name, (0.0, np.inf))
         if low / (1 + _SHARE_OF_SLACK) <= slope <= high * (1 + _SHARE_OF_SLACK):
             return []
@@ -226,7 +226,7 @@ def fit_domain(
     stacked = np.concatenate(features).astype(np.float64)
     slopes: dict[str, tuple[float, float]] = {}
     for config in configs:
-        name, slope = config.surrogate.name, config.surrogate.slope
+        name, slope = config.surrogate.name, config.surrogate.steepness
         low, high = slopes.get(name, (slope, slope))
         slopes[name] = (min(low, slope), max(high, slope))
     return Domain(

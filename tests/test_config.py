@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,10 @@ def test_a_measurement_may_be_of_any_machine(tmp_path: Path):
     content["hardware"]["backend"] = str(tmp_path)
     assert load_config(content | {"spikes": "x.npz"}).hardware.knobs == {"a": 2}
     assert load_config(yaml.safe_load(config.to_yaml()) | content).neural_cores == (3000, 1)
-    with pytest.raises(ConfigError, match="must end in a dense layer to tell the classes"):
-        measured_config(content | {"dataset": "nmnist-saccade", "input": {}}, spikes="x.npz")
+    other = {"dataset": "nmnist-saccade", "training": {"epochs": "no"}, "neuron": 3}
+    assert measured_config(content | other, spikes="x.npz", knobs={"b": 3}) == config
+    with pytest.raises(ConfigError, match=r"unknown key 'trainin'; allowed here: network, input"):
+        measured_config(content | {"trainin": {}}, spikes="x.npz")
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
@@ -155,7 +158,10 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
     [
         ({"netwrok": "10"}, ["unknown key 'netwrok'", "network"]),
         ({"neuron": {"betta": 1}}, ["unknown key 'neuron.betta'", "beta", "threshold"]),
-        ({"surrogate": {"name": "sgd"}}, ["surrogate.name", "'fast_sigmoid' or 'atan'", "'sgd'"]),
+        (
+            {"surrogate": {"name": "sgd"}},
+            ["surrogate.name", "'triangular' or 'straight_through'", "'sgd'"],
+        ),
         ({"dataset": "mnist"}, ["dataset", "nmnist-saccade", "'mnist'"]),
         ({"dataset": None}, ["dataset", "input.statistics"]),
         ({"network": "8C3-MP2-20"}, ["network", "10 neurons", "20", "8C3-MP2-20"]),
@@ -306,3 +312,100 @@ def test_the_schema_describes_every_key_and_refuses_others():
 def test_registered_data_sets_have_sizes():
     for spec in DATASETS.values():
         assert min(spec.classes, spec.channels, spec.height, spec.width) >= 1
+
+
+def test_a_width_stands_for_the_slope_of_any_surrogate():
+    def surrogate(**keys):
+        return load_config(BASE | {"surrogate": keys}).surrogate
+
+    assert surrogate() == surrogate(name="fast_sigmoid", slope=25)
+    assert surrogate(name="atan").slope == 2
+    for name in ("fast_sigmoid", "atan", "sigmoid", "triangular"):
+        by_width = surrogate(name=name, width=0.3)
+        assert by_width.slope is None
+        assert by_width.half_width == 0.3
+        by_slope = surrogate(name=name, slope=by_width.steepness)
+        assert by_slope.half_width == pytest.approx(0.3)
+    escape = surrogate(name="spike_rate_escape", width=0.3)
+    assert (escape.slope, escape.half_width) == (25, 0.3)
+    assert surrogate(name="spike_rate_escape").half_width == pytest.approx(math.log(2))
+    assert surrogate(name="straight_through").steepness == 0
+    assert surrogate(name="sso").half_width == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"name": "sso", "width": 1}, ["surrogate.width", "sso", "1"]),
+        ({"name": "straight_through", "slope": 2}, ["surrogate.slope", "null", "2"]),
+        ({"name": "atan", "slope": 2, "width": 1}, ["surrogate.slope", "absent", "2"]),
+        ({"name": "atan", "slope": None}, ["surrogate.slope", "required", "null"]),
+        ({"name": "atan", "width": -1}, ["surrogate.width: should be greater than 0", "-1"]),
+    ],
+)
+def test_slope_and_width_must_fit_the_surrogate(changes, parts):
+    message = refusal(surrogate=changes)
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_private_data_set_says_what_it_is(tmp_path: Path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    spec = {"classes": 3, "channels": 1, "height": 40, "width": 50}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    content = {"network": "8C3-3", "input": {"height": 40, "width": 50, "channels": 1}}
+    config = load_config(content | {"dataset": str(folder)})
+    assert config.classes == 3
+    # Found beside the file, and where it was once found
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content | {"dataset": "mine"}), encoding="utf-8")
+    assert load_config(path).dataset == str(folder)
+    shutil.rmtree(folder)
+    assert load_config(config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        (None, ["cannot read", "dataset.yaml", "No such file"]),
+        ("classes: [", ["dataset.yaml", "not valid YAML"]),
+        ("{classes: 3, height: 4}", ["dataset.yaml", "width"]),
+        ("{classes: 0, height: 4, width: 4}", ["dataset.yaml", "classes", "0"]),
+        ("{classes: 3, height: 4, width: 4, depth: 1}", ["dataset.yaml", "depth"]),
+        ("{classes: 4, channels: 2, height: 16, width: 16}", ["network", "4 neurons"]),
+        ("{classes: 3, channels: 1, height: 16, width: 16}", ["input.channels", "must be 1"]),
+        ("{classes: 3, channels: 2, height: 8, width: 16}", ["input.height", "at most", "16"]),
+    ],
+)
+def test_a_wrong_private_data_set_is_refused(tmp_path: Path, spec, parts):
+    if spec is not None:
+        (tmp_path / "dataset.yaml").write_text(spec, encoding="utf-8")
+    message = refusal(dataset=str(tmp_path), network="8C3-3")
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"dataset": "nmist"}, ["must be one of", "nmnist", "folder", "'nmist'"]),
+        (
+            {"dataset": "nmnist", "input": {"encoding": "rate", "channels": 1}},
+            ["input.encoding", "still images", "'rate'"],
+        ),
+        ({"input": {"encoding": "rate"}}, ["input.channels", "must be 1", "encoding rate"]),
+        (
+            {"input": {"encoding": "rate", "channels": 1, "denoise_ms": 3}},
+            ["input.denoise_ms", "events", "3"],
+        ),
+        (
+            {"dataset": "nmnist", "input": {"camera_threshold": 0.3}},
+            ["input.camera_threshold", "simulated", "0.3"],
+        ),
+    ],
+)
+def test_frames_must_suit_the_data_set(changes, parts):
+    message = refusal(**changes)
+    for part in parts:
+        assert part in message, message

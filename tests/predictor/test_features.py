@@ -16,7 +16,6 @@ from spikemeter.predictor.features import (
     knob_of,
     layer_features,
     row_from_config,
-    surrogate_width,
 )
 
 BASE = {"dataset": "nmnist-saccade", "network": "8C3-MP2-16-10"}
@@ -83,8 +82,8 @@ def test_an_unknown_name_belongs_to_no_category():
 def test_surrogates_of_matched_slope_have_one_width():
     atan = load_config({**BASE, "surrogate": {"name": "atan", "slope": 2}})
     matched = load_config({**BASE, "surrogate": {"name": "fast_sigmoid", "slope": 2 * 0.651}})
-    assert surrogate_width(matched) == pytest.approx(surrogate_width(atan), rel=1e-3)
-    assert surrogate_width(load_config(BASE)) == pytest.approx(0.414 / 25, rel=1e-3)
+    assert matched.surrogate.half_width == pytest.approx(atan.surrogate.half_width, rel=1e-3)
+    assert load_config(BASE).surrogate.half_width == pytest.approx(0.414 / 25, rel=1e-3)
 
 
 def test_seeds_and_hardware_share_a_group_and_knobs_do_not():

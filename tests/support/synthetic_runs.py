@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikemeter.config import Config, load_config
 from spikemeter.predictor.events import expected_counts
-from spikemeter.predictor.features import row_from_config, surrogate_width
+from spikemeter.predictor.features import row_from_config
 from spikemeter.predictor.timing import even_taps, statistics_timing
 
 NETWORKS = ("8C3-MP2-10", "8C3-MP2-12C3-MP2-10", "6C5-MP2-24-10", "12C3v-8C3-MP4-10")
@@ -85,7 +85,7 @@ def _rates(
         -1.6
         - 1.1 * math.log(config.neuron.threshold)
         + 1.5 * (config.neuron.beta - 0.8)
-        - 0.3 * math.log(surrogate_width(config) * 10)
+        - 0.3 * math.log(config.surrogate.half_width * 10)
         + 0.15 * math.log(config.training.lr / 1e-3)
         + noise * rng.normal()
     )
