@@ -1,6 +1,6 @@
 """Networks: trained with snnTorch and Brevitas, run exactly on integers.
 
-Importing this loads no torch; `train_run` does when it is first used.
+Importing this loads no torch; what trains or traces does when it is first used.
 """
 
 from __future__ import annotations
@@ -26,19 +26,25 @@ from .integer import (
 )
 
 if TYPE_CHECKING:
+    from .imported import ImportedNetwork
+    from .nir import from_nir
     from .run import train_run
+    from .tracing import from_module
 
 __all__ = [
     "DECAY_FRACTION_BITS",
     "QUANTISE_VERSION",
     "TRACE_SAMPLES",
     "TRAIN_VERSION",
+    "ImportedNetwork",
     "IntegerLayer",
     "IntegerNetwork",
     "Run",
     "SpikeTrains",
     "class_accuracy",
     "decay_terms",
+    "from_module",
+    "from_nir",
     "layer_spikes",
     "load_network",
     "load_run",
@@ -51,7 +57,15 @@ __all__ = [
 ]
 
 
+_LAZY = {
+    "ImportedNetwork": ".imported",
+    "from_module": ".tracing",
+    "from_nir": ".nir",
+    "train_run": ".run",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name != "train_run":
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(".run", __name__).train_run
+    return getattr(import_module(_LAZY[name], __name__), name)

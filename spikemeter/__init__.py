@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from .calibration import fit_timing, score_timing
     from .config import Config, load_config
     from .errors import SpikemeterError
+    from .models import ImportedNetwork, from_module, from_nir
     from .predictor import LatencyEstimate, LatencyPredictor, predict_latency
 
 __all__ = [
     "Config",
+    "ImportedNetwork",
     "LatencyEstimate",
     "LatencyPredictor",
     "SpikemeterError",
     "fit_timing",
+    "from_module",
+    "from_nir",
     "load_config",
     "predict_latency",
     "score_timing",
@@ -33,10 +37,13 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Config": ".config",
+        "ImportedNetwork": ".models",
         "LatencyEstimate": ".predictor",
         "LatencyPredictor": ".predictor",
         "SpikemeterError": ".errors",
         "fit_timing": ".calibration",
+        "from_module": ".models",
+        "from_nir": ".models",
         "load_config": ".config",
         "predict_latency": ".predictor",
         "score_timing": ".calibration",
