@@ -1,8 +1,8 @@
 """The run folder: what training leaves behind for simulation and prediction.
 
 ``config.yaml``, ``network.npz`` (the integer network), ``trace.npz`` (spikes of the first test
-samples) and ``result.json``. A folder appears whole or not at all, and nothing in it is trusted
-when it is read. No torch in here.
+samples), ``activity.npz`` (mean spike counts over all of them) and ``result.json``. A folder
+appears whole or not at all, and nothing in it is trusted when it is read. No torch in here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ __all__ = [
     "Run",
     "load_run",
     "new_run_folder",
+    "write_activity",
     "write_network_and_trace",
     "write_result",
 ]
@@ -46,7 +47,8 @@ TRACE_SAMPLES = 64
 """Test samples, from the first, whose spikes are kept."""
 
 _CONFIG, _NETWORK, _TRACE, _RESULT = "config.yaml", "network.npz", "trace.npz", "result.json"
-_FILES = frozenset({_CONFIG, _NETWORK, _TRACE, _RESULT})
+_ACTIVITY = "activity.npz"
+_FILES = frozenset({_CONFIG, _NETWORK, _TRACE, _RESULT, _ACTIVITY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,6 +72,9 @@ class Run:
         Classes of the samples.
     result : dict
         Content of ``result.json``.
+    counts, taps : tuple of ndarray of float64, shape (time_steps, in_channels)
+        Spikes that enter each weighted layer, and their kernel taps inside the frame: means over
+        the test split. Empty if diverged, or if a version that did not measure them wrote the run.
     """
 
     path: Path
@@ -79,6 +84,13 @@ class Run:
     outputs: NDArray[np.bool_]
     labels: NDArray[np.int64]
     result: dict[str, Any]
+    counts: tuple[NDArray[np.float64], ...] = ()
+    taps: tuple[NDArray[np.float64], ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about the training, one sentence each."""
+        return tuple(self.result.get("warnings", ()))
 
     @property
     def status(self) -> str:
@@ -118,6 +130,8 @@ class _Result(_Part):
     firing_rate_per_epoch: list[list[_Share]]
     seconds: Annotated[float, Field(ge=0)]
     versions: dict[str, int]
+    stopped_at_epoch: int | None = None
+    warnings: list[str] = []
 
 
 def load_run(path: Path) -> Run:
@@ -150,6 +164,7 @@ def load_run(path: Path) -> Run:
     network = load_network(path / _NETWORK, config.layers)
     _check_network(path / _NETWORK, network, config)
     inputs, outputs, labels = _read_trace(path / _TRACE, config)
+    counts, taps = _read_activity(path / _ACTIVITY, config)
     return Run(
         path=path,
         config=config,
@@ -158,6 +173,8 @@ def load_run(path: Path) -> Run:
         outputs=outputs,
         labels=labels,
         result=result,
+        counts=counts,
+        taps=taps,
     )
 
 
@@ -196,6 +213,16 @@ def write_network_and_trace(
     write_arrays(folder / _TRACE, arrays)
 
 
+def write_activity(
+    folder: Path, counts: Sequence[NDArray[np.float64]], taps: Sequence[NDArray[np.float64]]
+) -> None:
+    """Write ``activity.npz``, which a configuration can name as its `spikes`."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, values in (("counts", counts), ("taps", taps)):
+        arrays |= {f"{name}_{index}": array for index, array in enumerate(values)}
+    write_arrays(folder / _ACTIVITY, arrays)
+
+
 def _read_result(path: Path, config: Config) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -216,9 +243,14 @@ def _read_result(path: Path, config: Config) -> dict[str, Any]:
     found = [layer.name for layer in checked.layers]
     if found != names:
         raise RunFolderError(f"cannot use {str(path)!r}: layers must be {names}, got {found}")
-    epochs = [len(rates) for rates in checked.firing_rate_per_epoch]
-    if epochs != [len(names)] * config.training.epochs:
-        rule = f"must be {config.training.epochs} epochs of {len(names)} layers"
+    stopped, epochs = checked.stopped_at_epoch, config.training.epochs
+    if stopped is not None:
+        if config.training.patience is None or not 1 <= stopped < epochs:
+            rule = f"needs training.patience and must be 1 to {epochs - 1}, got {stopped}"
+            raise RunFolderError(f"cannot use {str(path)!r}: stopped_at_epoch {rule}")
+        epochs = stopped
+    if [len(rates) for rates in checked.firing_rate_per_epoch] != [len(names)] * epochs:
+        rule = f"must be {epochs} epochs of {len(names)} layers"
         raise RunFolderError(f"cannot use {str(path)!r}: firing_rate_per_epoch {rule}")
     return dict(result)
 
@@ -260,6 +292,33 @@ def _read_trace(
         rule = f"must hold at least one sample, with labels 0 to {config.classes - 1}"
         raise RunFolderError(f"cannot use {str(path)!r}: it {rule}")
     return tuple(arrays[name] for name in names), arrays["outputs"], labels
+
+
+_Activities = tuple[NDArray[np.float64], ...]
+
+
+def _read_activity(path: Path, config: Config) -> tuple[_Activities, _Activities]:
+    """Read mean counts and taps of the spikes that enter each layer, where there are any."""
+    if not path.exists():
+        return (), ()
+    names = [(f"counts_{index}", f"taps_{index}") for index in range(len(config.layers))]
+    arrays: dict[str, NDArray[Any]] = dict(read_arrays(path, [*sum(names, ())]))
+    for (counts, taps), layer in zip(names, config.layers, strict=True):
+        shape = (config.input.time_steps, layer.in_channels)
+        _require(path, counts, arrays[counts], np.float64, shape)
+        _require(path, taps, arrays[taps], np.float64, shape)
+        _require_within(path, counts, arrays[counts], layer.in_height * layer.in_width)
+        _require_within(path, taps, arrays[taps], layer.kernel**2 * arrays[counts])
+    return tuple(arrays[name] for name, _ in names), tuple(arrays[name] for _, name in names)
+
+
+def _require_within(
+    path: Path, name: str, array: NDArray[Any], most: float | NDArray[np.float64]
+) -> None:
+    rounding = 1e-9
+    if not ((array >= 0) & (array <= most * (1 + rounding))).all():
+        rule = "must lie between none and all that the layer can have"
+        raise RunFolderError(f"cannot use {str(path)!r}: {name} {rule}")
 
 
 def _require(

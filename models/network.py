@@ -1,7 +1,8 @@
 """The network of a configuration as a PyTorch module: snnTorch neurons, Brevitas weights.
 
 Layers do not feed back into earlier ones, so each layer runs its convolution or matrix product
-over all time steps at once and only its neurons step through time. Tensors inside have time first.
+over all time steps at once and only its neurons step through time; see `neurons`. Tensors inside
+have time first.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Callable
 import brevitas.nn as qnn
 import snntorch as snn
 import torch
-import torch.nn.functional as F
 from brevitas.quant import Int8WeightPerTensorFloat
-from snntorch import surrogate
 from torch import Tensor, nn
 
-from ..config import Config, NeuronConfig, SurrogateConfig
+from ..config import Config, NeuronConfig
 from ..network import Layer
 from .integer import DECAY_FRACTION_BITS, FACTOR_FRACTION_BITS, neuron_decay
+from .neurons import NeuronConstants, fire, pool_spikes
+from .surrogates import spike_function, surrogate_gradient
 
 __all__ = ["SpikingLayer", "SpikingNetwork"]
 
@@ -43,7 +44,8 @@ class SpikingLayer(nn.Module):
     norm : BatchNorm2d or Identity
         Batch normalisation of a convolution's currents, until it is folded.
     neuron : snntorch.Leaky or snntorch.Lapicque
-        Decays by what the hardware can apply; resets one step late.
+        Decays by what the hardware can apply; resets one step late. It says what the neurons are;
+        the forward pass computes the same for all steps at once.
     """
 
     def __init__(self, geometry: Layer, config: Config) -> None:
@@ -68,7 +70,10 @@ class SpikingLayer(nn.Module):
             )
         normalised = training.batch_norm and geometry.kind == "conv"
         self.norm = nn.BatchNorm2d(geometry.out_channels) if normalised else nn.Identity()
-        self.neuron = _neuron(neuron, _surrogate(config.surrogate))
+        self.mixed = training.precision == "mixed"
+        self.constants = _constants(neuron)
+        self.gradient = surrogate_gradient(config.surrogate)
+        self.neuron = _neuron(neuron, self.constants, spike_function(self.gradient))
         # snnTorch lists every neuron for as long as the process lives, which is of use only
         # for hidden states; a campaign trains thousands of networks in one process.
         snn.SpikingNeuron.instances.remove(self.neuron)
@@ -89,9 +94,10 @@ class SpikingLayer(nn.Module):
         time_steps, batch = spikes.shape[:2]
         geometry = self.geometry
         incoming = spikes.flatten(2) if geometry.kind == "dense" else spikes
-        current = self.norm(self.weighted(self.dropout(incoming.flatten(0, 1))))
+        current = self.norm(self._currents(self.dropout(incoming.flatten(0, 1))))
         maps = (geometry.out_channels, geometry.out_height, geometry.out_width)
-        return self._fire(current.reshape(time_steps, batch, *maps))
+        current = current.reshape(time_steps, batch, *maps)
+        return fire(current, self.constants, self.gradient)
 
     def fold(self) -> None:
         """Move batch normalisation into weights and bias, exactly, by its running statistics.
@@ -113,14 +119,15 @@ class SpikingLayer(nn.Module):
         """Quantise weights in the forward pass, or use them as they are."""
         self.weighted.weight_quant.disable_quant = not enabled
 
-    def _fire(self, current: Tensor) -> Tensor:
-        mem = torch.zeros_like(current[0])
-        spikes = []
-        for step in current.unbind(0):
-            spike, mem = self.neuron(step, mem)
-            spikes.append(spike)
-        self.neuron.reset_mem()  # the module would keep the graph of its last step alive
-        return torch.stack(spikes)
+    def _currents(self, spikes: Tensor) -> Tensor:
+        """Weighted sums, in bfloat16 while a network of mixed precision trains.
+
+        Whatever follows is in float32: neurons integrate, and what is evaluated is exported.
+        """
+        mixed = self.mixed and self.training
+        with torch.autocast(spikes.device.type, dtype=torch.bfloat16, enabled=mixed):
+            current: Tensor = self.weighted(spikes)
+        return current.float()
 
 
 class SpikingNetwork(nn.Module):
@@ -157,7 +164,7 @@ class SpikingNetwork(nn.Module):
         Parameters
         ----------
         frames : Tensor, shape (batch, time_steps, channels, height, width)
-            Zeros and ones.
+            Zeros and ones, or booleans.
 
         Returns
         -------
@@ -165,14 +172,13 @@ class SpikingNetwork(nn.Module):
             Spikes of every weighted layer before pooling, shape (time_steps, batch, channels,
             height, width); of the output layer, the last, (time_steps, batch, features).
         """
-        spikes = frames.transpose(0, 1)
+        spikes = frames.transpose(0, 1).contiguous().float()
         fired = []
         for layer in self.spiking_layers:
             spikes = layer(spikes)
             fired.append(spikes)
             if layer.geometry.pool > 1:
-                pooled = F.max_pool2d(spikes.flatten(0, 1), layer.geometry.pool)
-                spikes = pooled.reshape(*spikes.shape[:2], *pooled.shape[1:])
+                spikes = pool_spikes(spikes, layer.geometry.pool)
         fired[-1] = fired[-1].flatten(2)
         return fired
 
@@ -208,31 +214,36 @@ class _Lapicque(snn.Lapicque):  # type: ignore[misc]  # snnTorch gives it no typ
         return mem
 
 
-def _neuron(config: NeuronConfig, spike_grad: Callable[[Tensor], Tensor]) -> snn.SpikingNeuron:
-    """Neuron of snnTorch with the decay that the hardware applies."""
+def _constants(config: NeuronConfig) -> NeuronConstants:
+    """Constants of a neuron, with the decay that the hardware applies."""
+    lif = config.model == "lif"
+    return NeuronConstants(
+        decay=neuron_decay(config) / 2 ** (DECAY_FRACTION_BITS if lif else FACTOR_FRACTION_BITS),
+        gain=config.gain,
+        threshold=config.threshold,
+        zero=config.reset == "zero",
+        whole_step=not lif,
+    )
+
+
+def _neuron(
+    config: NeuronConfig, constants: NeuronConstants, spike_grad: Callable[[Tensor], Tensor]
+) -> snn.SpikingNeuron:
+    """Neuron of snnTorch with these constants."""
     neuron: snn.SpikingNeuron
     if config.model == "lif":
         neuron = snn.Leaky(
-            beta=neuron_decay(config) / 2**DECAY_FRACTION_BITS,
-            threshold=config.threshold,
+            beta=constants.decay,
+            threshold=constants.threshold,
             spike_grad=spike_grad,
             reset_mechanism=config.reset,
         )
     else:
         neuron = _Lapicque(
-            decay=neuron_decay(config) / 2**FACTOR_FRACTION_BITS,
-            gain=config.gain,
-            threshold=config.threshold,
+            decay=constants.decay,
+            gain=constants.gain,
+            threshold=constants.threshold,
             spike_grad=spike_grad,
             reset_mechanism=config.reset,
         )
     return neuron
-
-
-def _surrogate(config: SurrogateConfig) -> Callable[[Tensor], Tensor]:
-    """Gradient of a spike, as snnTorch defines it."""
-    if config.name == "fast_sigmoid":
-        gradient: Callable[[Tensor], Tensor] = surrogate.fast_sigmoid(slope=config.slope)
-    else:
-        gradient = surrogate.atan(alpha=config.slope)
-    return gradient

@@ -12,32 +12,36 @@ The schedule counts optimiser steps, so that a single epoch has all phases:
 
 The learning rate falls along one cosine over both phases; Adam starts afresh at the fold, since
 its moments belong to the weights before. The state with the best validation accuracy among the
-quantised epochs is kept (the later one of equals).
+quantised epochs is kept (the later one of equals). With `training.patience`, training stops after
+so many quantised epochs without a better accuracy.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from snntorch import functional
 from torch import Tensor
 
 from ..config import Config
 from ..datasets import DataSplits, EventFrames
+from ._memory import kept_memory
+from .checkpoint import Checkpoint
 from .integer import class_accuracy
 from .network import SpikingNetwork
 
-__all__ = ["Evaluation", "Status", "Training", "evaluate", "train"]
+__all__ = ["Evaluation", "Status", "Trainer", "Training", "count_loss", "evaluate", "train"]
 
 Status = Literal["ok", "diverged", "silent"]
+OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 
 _EVALUATION_BATCH = 256
 
@@ -71,23 +75,31 @@ class Training:
         neuron spikes for any validation sample.
     epochs : tuple of Evaluation
         On the validation split, after each epoch that was completed.
+    stopped_at_epoch : int or None
+        The last epoch, if patience ran out before all were done.
+    seconds : float
+        Time that the epochs took, those before an interruption included.
     """
 
     network: SpikingNetwork
     status: Status
     epochs: tuple[Evaluation, ...]
+    stopped_at_epoch: int | None
+    seconds: float
 
 
 def train(
     config: Config,
     splits: DataSplits,
     *,
-    on_epoch: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Training:
     """Train the network of a configuration.
 
     On a CPU it runs in one thread and repeats bit for bit on the same machine and versions; the
-    caller's random state and threads are left as they were. A GPU is used where there is one.
+    caller's random state and threads are left as they were. A GPU is used where there is one, with
+    deterministic kernels.
 
     Parameters
     ----------
@@ -98,19 +110,172 @@ def train(
     on_epoch : callable, optional
         Called after each epoch with the epochs done, the epochs in all, and ``loss``,
         ``validation_accuracy``, ``firing_rate`` (mean over layers) and ``seconds``.
+    checkpoint : Checkpoint, optional
+        Written after each epoch, before `on_epoch` is called. If it holds an interrupted training,
+        that one goes on, and ends as it would have; the caller removes it.
 
     Returns
     -------
     Training
         Network, status and what each epoch reached.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _one_thread(), torch.random.fork_rng(enabled=True):
-        torch.manual_seed(config.training.seed)
-        network = SpikingNetwork(config).to(device)
-        status, epochs = _run_epochs(network, config, splits, on_epoch)
-    network.eval()
-    return Training(network=network, status=status, epochs=tuple(epochs))
+    with kept_memory(), _reproducible(), torch.random.fork_rng():
+        trainer = Trainer(config, splits)
+        if checkpoint is not None:
+            trainer = _resumed(trainer, config, splits, checkpoint)
+        while not trainer.is_done:
+            start = time.perf_counter()
+            loss = trainer.train_epoch()
+            if loss is None:
+                break
+            evaluation = trainer.validate()
+            seconds = time.perf_counter() - start
+            trainer.seconds += seconds
+            if checkpoint is not None:
+                checkpoint.save(trainer.state())
+            if on_epoch is not None:
+                metrics = {
+                    "loss": loss,
+                    "validation_accuracy": evaluation.accuracy,
+                    "firing_rate": float(np.mean(evaluation.firing_rate)),
+                    "seconds": seconds,
+                }
+                on_epoch(len(trainer.epochs), config.training.epochs, metrics)
+        return trainer.result()
+
+
+class Trainer:
+    """A training on its way: network, optimiser, random state and what was reached.
+
+    Drawing weights seeds PyTorch's global random generator; `train` protects the caller's.
+
+    Parameters
+    ----------
+    config : Config
+        Network and training settings.
+    splits : DataSplits
+        Trains on one split, chooses the epoch on validation.
+
+    Attributes
+    ----------
+    network : SpikingNetwork
+        As it stands.
+    epochs : list of Evaluation
+        On the validation split, after each epoch that was completed.
+    seconds : float
+        Time that they took; kept by the caller.
+    """
+
+    def __init__(self, config: Config, splits: DataSplits) -> None:
+        self.config, self.splits, self.settings = config, splits, config.training
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(self.settings.seed)
+        self.network = SpikingNetwork(config).to(self.device)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.settings.lr)
+        self.order = torch.Generator().manual_seed(self.settings.seed)
+        self.epochs: list[Evaluation] = []
+        self.seconds = 0.0
+        self.diverged = False
+        self._quantised = 0  # how many of the epochs, from the last, ended with quantised weights
+        self._best: tuple[Evaluation, dict[str, Tensor]] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all epochs are done, patience has run out, or training diverged."""
+        if self.diverged or len(self.epochs) == self.settings.epochs:
+            return True
+        patience = self.settings.patience
+        if patience is None or not self._quantised:
+            return False
+        accuracy = [epoch.accuracy for epoch in self.epochs[-self._quantised :]]
+        return self._quantised - 1 - accuracy.index(max(accuracy)) >= patience
+
+    def train_epoch(self) -> float | None:
+        """Train on every sample once; the mean loss, or None if training diverged."""
+        size, samples = self.settings.batch_size, len(self.splits.train.labels)
+        batches = math.ceil(samples / size)
+        step, steps = len(self.epochs) * batches, self.settings.epochs * batches
+        loss_sum = 0.0
+        self.network.train()
+        for frames, labels in _batches(self.splits.train, size, self.order, self.device):
+            if self.network.warming_up and step >= steps // 2:
+                self.network.fold()
+                self.optimiser.state.clear()
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.settings.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+            self.optimiser.zero_grad()
+            loss = count_loss(self.network(frames)[-1], labels, self.config)
+            torch.autograd.backward(loss)
+            if not _is_finite(self.network, loss):
+                self.diverged = True
+                return None
+            self.optimiser.step()
+            loss_sum += loss.item()
+            step += 1
+        return loss_sum / batches
+
+    def validate(self) -> Evaluation:
+        """Measure the network on the validation split, which ends an epoch."""
+        evaluation = evaluate(self.network, self.splits.validation, self.config.classes)
+        self.epochs.append(evaluation)
+        if not self.network.warming_up:
+            self._quantised += 1
+            if self._best is None or evaluation.accuracy >= self._best[0].accuracy:
+                state = {name: value.clone() for name, value in self.network.state_dict().items()}
+                self._best = (evaluation, state)
+        return evaluation
+
+    def result(self) -> Training:
+        """Leave the best quantised state in the network, and say how training ended."""
+        status: Status = "diverged"
+        if not self.diverged:
+            assert (
+                self._best is not None
+            )  # the fold comes no later than the last epoch's first step
+            self.network.load_state_dict(self._best[1])
+            status = "silent" if self._best[0].firing_rate[-1] == 0 else "ok"
+        self.network.eval()
+        early = not self.diverged and len(self.epochs) < self.settings.epochs
+        return Training(
+            network=self.network,
+            status=status,
+            epochs=tuple(self.epochs),
+            stopped_at_epoch=len(self.epochs) if early else None,
+            seconds=self.seconds,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on, as tensors, numbers and names."""
+        cuda = self.device.type == "cuda"
+        best = self._best
+        return {
+            "network": self.network.state_dict(),
+            "warming_up": self.network.warming_up,
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.random.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if cuda else None,
+            "order": self.order.get_state(),
+            "epochs": [_plain(epoch) for epoch in self.epochs],
+            "quantised": self._quantised,
+            "best": None if best is None else [_plain(best[0]), best[1]],
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave; raises anything if that is something else."""
+        if self.network.warming_up and not state["warming_up"]:
+            self.network.fold()
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.random.set_rng_state(state["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"])
+        self.order.set_state(state["order"])
+        self.epochs = [_evaluation(epoch) for epoch in state["epochs"]]
+        self.seconds = float(state["seconds"])
+        self._quantised = int(state["quantised"])
+        best = state["best"]
+        self._best = None if best is None else (_evaluation(best[0]), dict(best[1]))
 
 
 def evaluate(network: SpikingNetwork, frames: EventFrames, classes: int) -> Evaluation:
@@ -135,7 +300,7 @@ def evaluate(network: SpikingNetwork, frames: EventFrames, classes: int) -> Eval
     device = _device(network)
     outputs: list[NDArray[np.bool_]] = []
     totals = np.zeros(len(network.spiking_layers))
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), _reproducible():
         for start in range(0, len(frames.labels), _EVALUATION_BATCH):
             batch = frames.frames[start : start + _EVALUATION_BATCH]
             fired = network(_tensor(batch, device))
@@ -148,54 +313,54 @@ def evaluate(network: SpikingNetwork, frames: EventFrames, classes: int) -> Eval
     )
 
 
-def _run_epochs(
-    network: SpikingNetwork,
-    config: Config,
-    splits: DataSplits,
-    on_epoch: Callable[[int, int, Mapping[str, float]], None] | None,
-) -> tuple[Status, list[Evaluation]]:
-    """Train the network in place and leave the best quantised state in it."""
-    settings, device = config.training, _device(network)
-    batches = math.ceil(len(splits.train.labels) / settings.batch_size)
-    steps = settings.epochs * batches
-    loss_function = _loss(config)
-    order = torch.Generator().manual_seed(settings.seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr)
-    evaluations: list[Evaluation] = []
-    best: tuple[Evaluation, dict[str, Tensor]] | None = None
-    for epoch in range(settings.epochs):
-        start, loss_sum = time.perf_counter(), 0.0
-        network.train()
-        data = _batches(splits.train, settings.batch_size, order, device)
-        for step, (frames, labels) in enumerate(data, start=epoch * batches):
-            if network.warming_up and step >= steps // 2:
-                network.fold()
-                optimiser.state.clear()
-            for group in optimiser.param_groups:
-                group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-            optimiser.zero_grad()
-            loss = loss_function(network(frames)[-1], labels)
-            torch.autograd.backward(loss)
-            if not _is_finite(network, loss):
-                return "diverged", evaluations
-            optimiser.step()
-            loss_sum += loss.item()
-        evaluation = evaluate(network, splits.validation, config.classes)
-        evaluations.append(evaluation)
-        if not network.warming_up and (best is None or evaluation.accuracy >= best[0].accuracy):
-            state = {name: value.clone() for name, value in network.state_dict().items()}
-            best = (evaluation, state)
-        if on_epoch is not None:
-            metrics = {
-                "loss": loss_sum / batches,
-                "validation_accuracy": evaluation.accuracy,
-                "firing_rate": float(np.mean(evaluation.firing_rate)),
-                "seconds": time.perf_counter() - start,
-            }
-            on_epoch(epoch + 1, settings.epochs, metrics)
-    assert best is not None  # the fold comes no later than the first step of the last epoch
-    network.load_state_dict(best[1])
-    return "silent" if best[0].firing_rate[-1] == 0 else "ok", evaluations
+def count_loss(spikes: Tensor, labels: Tensor, config: Config) -> Tensor:
+    """Loss of the output spike counts, as snnTorch defines it.
+
+    Parameters
+    ----------
+    spikes : Tensor, shape (time_steps, batch, features)
+        Of the output layer; each class owns ``features / classes`` consecutive neurons.
+    labels : Tensor of int64, shape (batch,)
+        Classes.
+    config : Config
+        Names the loss: ``mse_count``, the squared error to spikes in every step for the right class
+        and none for the others, over the time steps; or ``ce_count``, the cross-entropy of the
+        counts.
+
+    Returns
+    -------
+    Tensor
+        A number, the mean over the batch.
+    """
+    counts = spikes.reshape(*spikes.shape[:-1], config.classes, -1).sum(dim=(0, -1))
+    if config.training.loss == "ce_count":
+        return F.cross_entropy(counts, labels)
+    time_steps = len(spikes)
+    wanted = F.one_hot(labels, config.classes) * float(time_steps * config.training.population)
+    return F.mse_loss(counts, wanted) / time_steps
+
+
+def _resumed(
+    trainer: Trainer, config: Config, splits: DataSplits, checkpoint: Checkpoint
+) -> Trainer:
+    """Give the training that a checkpoint holds, or the one that is about to begin."""
+    state = checkpoint.load()
+    if state is None:
+        return trainer
+    try:
+        trainer.restore(state)
+    except Exception:  # the file is whole, but what it holds may be anything
+        checkpoint.set_aside("it does not fit the network")
+        return Trainer(config, splits)  # the other may have been changed by half
+    return trainer
+
+
+def _plain(evaluation: Evaluation) -> list[Any]:
+    return [evaluation.accuracy, list(evaluation.firing_rate)]
+
+
+def _evaluation(plain: Sequence[Any]) -> Evaluation:
+    return Evaluation(accuracy=float(plain[0]), firing_rate=tuple(map(float, plain[1])))
 
 
 def _batches(
@@ -208,27 +373,20 @@ def _batches(
         yield _tensor(split.frames[chosen], device), torch.tensor(split.labels[chosen]).to(device)
 
 
-def _loss(config: Config) -> Callable[[Tensor, Tensor], Tensor]:
-    """Squared error of spike counts: every step for the right class, none for the others."""
-    population = config.training.population > 1
-    loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_count_loss(
-        correct_rate=1, incorrect_rate=0, population_code=population, num_classes=config.classes
-    )
-    return loss
-
-
 def _is_finite(network: SpikingNetwork, loss: Tensor) -> bool:
     """Tell whether loss, gradients and running statistics are finite.
 
     The loss alone does not tell: it counts spikes, and a membrane that is no number never spikes.
     """
     gradients = [value.grad for value in network.parameters() if value.grad is not None]
-    return all(bool(value.isfinite().all()) for value in (loss, *gradients, *network.buffers()))
+    buffers = [value for value in network.buffers() if value.is_floating_point()]
+    sums = torch.stack([value.sum() for value in (loss.detach(), *gradients, *buffers)])
+    return bool(sums.isfinite().all())  # of the sums, which are not where a term is not
 
 
 def _tensor(frames: NDArray[np.bool_], device: torch.device) -> Tensor:
     """Copy frames, which may be read-only, to where the network is."""
-    return torch.tensor(frames).to(device).float()
+    return torch.tensor(frames).to(device)
 
 
 def _device(network: SpikingNetwork) -> torch.device:
@@ -236,11 +394,18 @@ def _device(network: SpikingNetwork) -> torch.device:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sum in one order on every machine, whatever its cores; workers run side by side anyway."""
-    threads = torch.get_num_threads()
+def _reproducible() -> Iterator[None]:
+    """Sum in one order and in full precision: in one thread, and with cuDNN's fixed kernels.
+
+    On a CPU one thread costs a campaign nothing, since its workers run side by side.
+    """
+    cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
+    flags = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
     torch.set_num_threads(1)
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        for name, value in flags.items():
+            setattr(cudnn, name, value)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from .errors import ConfigError
 
-__all__ = ["Layer", "packed_words", "parse_network"]
+__all__ = ["Layer", "packed_words", "parse_network", "taps_inside"]
 
 _CONV = re.compile(r"(?P<channels>[1-9][0-9]{0,4})C(?P<kernel>0|[1-9][0-9]{0,2})(?P<valid>v?)")
 _POOL = re.compile(r"MP(?P<factor>0|[1-9][0-9]{0,2})")
@@ -94,6 +94,32 @@ class Layer:
     def outputs(self) -> int:
         """Output lines after pooling: the inputs of the next layer."""
         return self.out_channels * self.pooled_height * self.pooled_width
+
+
+def taps_inside(layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Count the kernel rows, and columns, that reach a neuron from each input row, and column.
+
+    A spike at row y and column x of a map has ``rows[y] * columns[x]`` taps inside the frame.
+
+    Examples
+    --------
+    >>> (layer,) = parse_network("2C3", channels=1, height=4, width=1, any_machine=True)
+    >>> taps_inside(layer)
+    ((2, 3, 3, 2), (1,))
+    """
+    if layer.kind == "dense":
+        return (1,) * layer.in_height, (1,) * layer.in_width
+    rows, columns = (
+        tuple(
+            sum(0 <= place + layer.padding - tap < outputs for tap in range(layer.kernel))
+            for place in range(inputs)
+        )
+        for inputs, outputs in (
+            (layer.in_height, layer.out_height),
+            (layer.in_width, layer.out_width),
+        )
+    )
+    return rows, columns
 
 
 def packed_words(spikes: int, encoder_width: int) -> int:

@@ -66,6 +66,63 @@ def test_integers_fire_as_the_module_does(
         assert share.mean() == pytest.approx(float(spikes.mean()), rel=0.03)
 
 
+def exact_network(config: Config) -> SpikingNetwork:
+    """Weights and biases that are multiples of a power of two, as their scale then is."""
+    network = SpikingNetwork(config)
+    rng = np.random.default_rng(6)
+    with torch.no_grad():
+        for layer in network.spiking_layers:
+            weight, bias = layer.weighted.weight, layer.weighted.bias
+            integers = rng.integers(-7, 8, weight.shape)
+            integers.flat[0] = 7  # the largest, which sets the scale
+            weight.copy_(torch.from_numpy(integers / 8))
+            bias.copy_(torch.from_numpy(rng.integers(-3, 4, bias.shape) / 8))
+    network.fold()
+    return network.eval()
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize(
+    "neuron", [{"beta": 0.5}, {"model": "lapicque", "beta": 0.5, "match": "both"}]
+)
+@pytest.mark.parametrize(
+    ("notation", "population"),
+    [
+        ("4C1-5C3-MP2-10", 1),
+        ("3C5-MP4-6C1-12-10", 1),
+        ("4C3v-MP2-6C3-20", 2),
+        ("4C5v-MP2-30", 3),
+        ("4C3-MP2-5C3-MP2-40", 4),
+        ("24-10", 1),
+    ],
+)
+def test_integers_fire_exactly_as_the_module_where_nothing_is_rounded(
+    make_config: MakeConfig, notation: str, population: int, neuron: dict[str, Any], reset: str
+) -> None:
+    config = make_config(
+        network=notation, input={"height": 11, "width": 9, "time_steps": 4},
+        neuron=neuron | {"threshold": 0.75, "reset": reset},
+        training={"population": population, "batch_norm": False},
+    )  # fmt: skip
+    module = exact_network(config)
+    frames = np.random.default_rng(1).random((20, 4, 2, 11, 9)) < 0.3
+    trains = network_spikes(export_network(module, config), frames)
+    with torch.no_grad():
+        fired = module(torch.tensor(frames))
+    for index, (spikes, geometry) in enumerate(zip(fired[:-1], config.layers, strict=False)):
+        if geometry.pool > 1:
+            spikes = torch.nn.functional.max_pool2d(spikes.flatten(0, 1), geometry.pool)
+            spikes = spikes.unflatten(0, (4, 20))
+        entering = spikes.transpose(0, 1).numpy() > 0
+        found = trains.inputs[index + 1].reshape(entering.shape)
+        assert 0 < entering.mean() < 1
+        np.testing.assert_array_equal(found, entering)
+    outputs = fired[-1].transpose(0, 1).numpy() > 0
+    assert 0 < outputs.mean() < 1
+    np.testing.assert_array_equal(trains.outputs, outputs)
+    assert config.classes == 10
+
+
 def test_constants_are_the_modules_in_membrane_units(make_config: MakeConfig) -> None:
     config = make_config(neuron={"threshold": 0.8, "beta": 0.5})
     module = deterministic_network(config)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +19,12 @@ from spikemeter.datasets import DATA_VERSION, DataSplits
 from spikemeter.errors import ConfigError, RunFolderError
 from spikemeter.models import Run, class_accuracy, load_run, network_spikes, train_run
 from spikemeter.models import run as run_module
+from spikemeter.predictor.spikes import read_spikes
+from spikemeter.predictor.timing import spike_taps
 
 MakeConfig = Callable[..., Config]
 
-FILES = ["config.yaml", "network.npz", "result.json", "trace.npz"]
+FILES = ["activity.npz", "config.yaml", "network.npz", "result.json", "trace.npz"]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -65,6 +71,151 @@ def test_results_describe_the_whole_splits(finished_run: Run, splits: DataSplits
     assert len(result["accuracy_per_epoch"]) == 4
     assert result["seconds"] > 0
     assert result["versions"] == {"data": DATA_VERSION, "train": 1, "quantise": 1}
+
+
+def test_activity_is_counts_and_taps_over_the_whole_test_split(
+    finished_run: Run, splits: DataSplits, make_config: MakeConfig
+) -> None:
+    trains = network_spikes(finished_run.network, splits.test.frames)
+    for index, layer in enumerate(finished_run.config.layers):
+        spikes = trains.inputs[index]
+        maps = spikes.reshape(100, 4, layer.in_channels, -1)
+        np.testing.assert_allclose(finished_run.counts[index], maps.sum(axis=3).mean(axis=0))
+        taps = spike_taps(layer, spikes).mean(axis=0)
+        np.testing.assert_allclose(finished_run.taps[index], taps)
+    assert [count.shape for count in finished_run.counts] == [(4, 2), (4, 4)]
+    known = read_spikes(finished_run.path / "activity.npz", finished_run.config)
+    assert known.level == "taps"
+    np.testing.assert_array_equal(known.counts[0][0], finished_run.counts[0])
+
+
+def test_a_run_without_activity_is_still_a_run(finished_run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run.path, folder)
+    (folder / "activity.npz").unlink()
+    assert load_run(folder).counts == ()
+
+
+KILLED = """
+import sys
+import time
+import numpy as np
+from spikemeter.config import load_config
+from spikemeter.datasets import DataSplits, EventFrames
+from spikemeter.models import run as run_module
+
+folder = sys.argv[1]
+with np.load(folder + "/data.npz") as data:
+    parts = {
+        name: EventFrames(frames=data[name], labels=data[name + "_labels"])
+        for name in ("train", "validation", "test")
+    }
+run_module.load_splits = lambda config: DataSplits(**parts)
+run_module.train_run(
+    load_config(folder + "/config.yaml"), folder + "/run",
+    on_epoch=lambda done, total, metrics: print(done, flush=True) or time.sleep(60 * (done == 4)),
+)
+"""
+
+
+def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(
+    toy_data: DataSplits, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(training={"epochs": 6, "dropout": 0.2})
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "config.yaml").write_text(config.to_yaml())
+    arrays = {}
+    for name in ("train", "validation", "test"):
+        part = getattr(toy_data, name)
+        arrays |= {name: part.frames, f"{name}_labels": part.labels}
+    np.savez(killed / "data.npz", **arrays)
+    command = [sys.executable, "-c", KILLED, str(killed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "3":
+                break
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "run").exists()
+    reports: list[int] = []
+    found = train_run(config, killed / "run", on_epoch=lambda done, *_: reports.append(done))
+    assert reports[0] in (4, 5)
+    assert reports == list(range(reports[0], 7))
+    whole = train_run(config, tmp_path / "whole")
+    assert found.result | {"seconds": 0} == whole.result | {"seconds": 0}
+    for name in ("network.npz", "trace.npz", "activity.npz"):
+        with np.load(found.path / name) as ours, np.load(whole.path / name) as theirs:
+            assert set(ours) == set(theirs)
+            assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    left = sorted(entry.name for entry in killed.iterdir())
+    assert left == ["config.yaml", "data.npz", "run"]
+
+
+def test_a_network_that_does_not_fit_the_hardware_is_not_trained_again(
+    toy_data: DataSplits, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, neuron = {"epochs": 1, "weight_bits": 8}, {"threshold": 3}
+    narrow = make_config(training=training, neuron=neuron, hardware={"membrane_bits": 8})
+    with pytest.raises(ConfigError, match=r"hardware\.membrane_bits"):
+        train_run(narrow, tmp_path / "run")
+    reports: list[int] = []
+    train_run(
+        make_config(training=training, neuron=neuron), tmp_path / "run",
+        on_epoch=lambda done, *_: reports.append(done),
+    )  # fmt: skip
+    assert reports == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_stopped_early_is_a_whole_run(
+    toy_data: DataSplits, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(training={"epochs": 9, "batch_norm": False, "patience": 1, "lr": 1e-9})
+    run = train_run(config, tmp_path / "run")
+    assert run.result["stopped_at_epoch"] == 2
+    assert len(run.result["accuracy_per_epoch"]) == 2
+    edit_result(lambda result: result.update(stopped_at_epoch=3))(run.path)
+    with pytest.raises(RunFolderError, match="firing_rate_per_epoch must be 3 epochs of 2 layers"):
+        load_run(run.path)
+    edit_result(lambda result: result.update(stopped_at_epoch=None))(run.path)
+    with pytest.raises(RunFolderError, match="firing_rate_per_epoch must be 9 epochs"):
+        load_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "reason"),
+    [
+        ({"model": "lapicque", "beta": 0.36}, r"neuron\.beta: 0\.36 makes .*, -0\.0217"),
+        ({"model": "lapicque", "R": 0.8, "C": 1.0}, r"neuron\.R: 0\.8 with C 1 makes .* -0\.25"),
+        ({"model": "lapicque", "beta": 0.37}, None),
+        ({"model": "lapicque", "beta": 0.2, "match": "decay"}, None),
+        ({"model": "lapicque", "R": 2.0, "C": 1.0}, None),
+        ({"model": "lif", "beta": 0.2}, None),
+    ],
+)
+def test_a_membrane_that_changes_sign_is_warned_of(
+    make_config: MakeConfig, neuron: dict[str, Any], reason: str | None
+) -> None:
+    warnings = run_module.training_warnings(make_config(neuron=neuron))
+    assert len(warnings) == (reason is not None)
+    if reason is not None:
+        assert re.match(reason, warnings[0])
+
+
+def test_warnings_are_part_of_the_result(
+    toy_data: DataSplits, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(neuron={"model": "lapicque", "beta": 0.3}, training={"epochs": 1})
+    checkpoint = run_module.run_checkpoint(tmp_path / "run", config, toy_data)
+    checkpoint.path.parent.mkdir()
+    checkpoint.path.write_bytes(b"damage")
+    run = train_run(config, tmp_path / "run")
+    assert len(run.warnings) == 2
+    assert "changes sign" in run.warnings[0]
+    assert "it is damaged" in run.warnings[1]
+    assert run.result["warnings"] == list(run.warnings)
 
 
 def test_training_again_gives_the_same_run(
@@ -178,6 +329,19 @@ def edit_trace(**changes: Callable[[Any], Any]) -> Callable[[Path], None]:
     return edit
 
 
+def edit_activity(**changes: Callable[[Any], Any] | None) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        with np.load(folder / "activity.npz") as archive:
+            arrays = dict(archive)
+        for name, change in changes.items():
+            array = arrays.pop(name)
+            if change is not None:
+                arrays[name] = change(array)
+        np.savez(folder / "activity.npz", **arrays)
+
+    return edit
+
+
 def edit_config(old: str, new: str) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         text = (folder / "config.yaml").read_text()
@@ -207,7 +371,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     (r"network\.npz.*No such file", lambda folder: (folder / "network.npz").unlink()),
     (r"trace\.npz.*No such file", lambda folder: (folder / "trace.npz").unlink()),
     (r"result\.json.*No such file", lambda folder: (folder / "result.json").unlink()),
-    (r"unknown key 'training\.colour'", edit_config("seed:", "colour: 1\nseed:")),
+    (r"unknown key 'training\.colour'", edit_config("  seed:", "  colour: 1\n  seed:")),
     (r"decay of layer 0:4C3 must be 128, got 232", edit_config("beta: 0.9", "beta: 0.5")),
     (r"weight_bits of layer 0:4C3 must be 5", edit_config("weight_bits: 4", "weight_bits: 5")),
     (r"membrane_bits of layer", edit_config("membrane_bits: auto", "membrane_bits: 20")),
@@ -229,6 +393,18 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     (r"outputs must be bool", edit_trace(outputs=lambda spikes: spikes[:5])),
     (r"labels must be int64", edit_trace(labels=lambda labels: labels[:, None])),
     (r"labels 0 to 9", edit_trace(labels=lambda labels: labels + 10)),
+    (r"stopped_at_epoch needs training\.patience", edit_result(
+        lambda result: result.update(stopped_at_epoch=2))),
+    (r"stopped_at_epoch", edit_result(lambda result: result.update(stopped_at_epoch="soon"))),
+    (r"warnings", edit_result(lambda result: result.update(warnings="none"))),
+    (r"activity\.npz.*counts_1", edit_activity(counts_1=None)),
+    (r"counts_0 must be float64 of shape \(4, 2\)", edit_activity(counts_0=lambda x: x[1:])),
+    (r"taps_1 must be float64", edit_activity(taps_1=lambda x: x.astype(np.float32))),
+    (r"counts_0 must lie between", edit_activity(counts_0=lambda x: -x)),
+    (r"counts_1 must lie between", edit_activity(counts_1=lambda x: x + 17)),
+    (r"taps_0 must lie between", edit_activity(taps_0=lambda x: x * np.nan)),
+    (r"taps_0 must lie between", edit_activity(taps_0=lambda x: x * 9.1)),
+    (r"activity\.npz", lambda folder: (folder / "activity.npz").write_bytes(b"PK")),
     (r"trace\.npz", lambda folder: (folder / "trace.npz").write_bytes(b"PK\x03\x04")),
     (r"trace\.npz': labels is not an array", without_numpy_header),
     (r"configuration '[^']*run/config\.yaml': Is a directory", as_folder),

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from snntorch import functional
 
 from spikemeter.config import Config
-from spikemeter.datasets import DataSplits
+from spikemeter.datasets import DataSplits, EventFrames
+from spikemeter.models import _memory
+from spikemeter.models.checkpoint import Checkpoint, run_checkpoint
 from spikemeter.models.folder import TRAIN_VERSION
-from spikemeter.models.training import Training, evaluate, train
+from spikemeter.models.training import Training, count_loss, evaluate, train
 
 MakeConfig = Callable[..., Config]
 
@@ -28,10 +33,13 @@ def test_classes_that_can_be_told_apart_are_learned(
     assert evaluate(training.network, splits.test, 10).accuracy > 0.9
 
 
+@pytest.mark.parametrize("loss", ["mse_count", "ce_count"])
 def test_population_codes_are_learned_class_by_class(
-    make_config: MakeConfig, splits: DataSplits
+    make_config: MakeConfig, splits: DataSplits, loss: str
 ) -> None:
-    config = make_config(network="4C3-MP2-30", training={"population": 3, "epochs": 6})
+    config = make_config(
+        network="4C3-MP2-30", training={"population": 3, "epochs": 6, "loss": loss}
+    )
     training = train(config, splits)
     assert evaluate(training.network, splits.test, 10).accuracy > 0.9
 
@@ -49,6 +57,231 @@ def test_the_seed_decides_everything(make_config: MakeConfig, splits: DataSplits
     assert not all(map(torch.equal, weights(first), weights(other)))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("name", ["spike_rate_escape", "sso", "sigmoid", "triangular"])
+def test_every_surrogate_trains_and_repeats(
+    make_config: MakeConfig, splits: DataSplits, name: str
+) -> None:
+    slope = {"spike_rate_escape": 1, "sso": 0.2, "sigmoid": 5, "triangular": 1}[name]
+    config = make_config(surrogate={"name": name, "slope": slope}, training={"epochs": 3})
+    first, again = train(config, splits), train(config, splits)
+    assert all(map(torch.equal, weights(first), weights(again)))
+    assert max(epoch.accuracy for epoch in first.epochs) > 0.3
+
+
+@pytest.mark.parametrize("population", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("mse_count", functional.mse_count_loss),
+        ("ce_count", functional.ce_count_loss),
+    ],
+)
+def test_losses_are_snntorchs_in_value_and_gradient(
+    make_config: MakeConfig, name: str, published: Callable[..., Any], population: int
+) -> None:
+    config = make_config(
+        network=f"{10 * population}", training={"loss": name, "population": population}
+    )
+    theirs = published(population_code=population > 1, num_classes=10)
+    torch.manual_seed(0)
+    values = (torch.rand(4, 16, 10 * population) < 0.3).float()
+    labels = torch.arange(16) % 10
+    results = []
+    for function in (lambda x, y: count_loss(x, y, config), theirs):
+        spikes = values.clone().requires_grad_()
+        loss = function(spikes, labels)
+        loss.backward()
+        results.append((loss.detach(), spikes.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("patience", [1, 2, 4])
+def test_training_stops_when_patience_with_validation_runs_out(
+    make_config: MakeConfig, splits: DataSplits, patience: int
+) -> None:
+    epochs = 16
+    training = train(
+        make_config(
+            training={"epochs": epochs, "batch_norm": False, "patience": patience, "lr": 0.05}
+        ),
+        splits,
+    )
+    accuracy = [epoch.accuracy for epoch in training.epochs]
+    assert training.stopped_at_epoch == len(accuracy) < epochs
+    assert accuracy.index(max(accuracy)) == len(accuracy) - 1 - patience
+    for end in range(1, len(accuracy)):  # and it did not run out before
+        assert end - 1 - accuracy.index(max(accuracy[:end])) < patience
+
+
+def test_epochs_of_the_warm_up_do_not_use_up_patience(
+    make_config: MakeConfig, splits: DataSplits
+) -> None:
+    training = {"epochs": 10, "lr": 1e-9, "patience": 2}
+    stopped = train(make_config(training=training), splits)
+    assert stopped.stopped_at_epoch == 5 + 1 + 2
+    without = train(make_config(training=training | {"batch_norm": False}), splits)
+    assert without.stopped_at_epoch == 1 + 2
+    patient = train(make_config(training=training | {"patience": None, "epochs": 3}), splits)
+    assert patient.stopped_at_epoch is None
+    assert len(patient.epochs) == 3
+
+
+class Interruption(Exception):  # noqa: N818  # not an error
+    """Stands for whatever ends a process."""
+
+
+def interrupt_at(epoch: int) -> Callable[[int, int, Mapping[str, float]], None]:
+    def on_epoch(done: int, total: int, metrics: Mapping[str, float]) -> None:
+        if done == epoch:
+            raise Interruption
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("sections", [
+    {},
+    {"surrogate": {"name": "sso", "slope": 0.2}},
+    {"training": {"batch_norm": False, "patience": 1, "lr": 0.05}},
+])  # fmt: skip
+def test_an_interrupted_training_ends_as_if_it_had_not_been(
+    make_config: MakeConfig, splits: DataSplits, tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    training = {"epochs": 5, "dropout": 0.2} | sections.get("training", {})
+    config = make_config(**(sections | {"training": training}))
+    expected = train(config, splits)
+    checkpoint = run_checkpoint(tmp_path / "run", config, splits)
+    for epoch in range(1, len(expected.epochs) + 1):  # in the warm-up, after it, at the very end
+        with pytest.raises(Interruption):
+            train(config, splits, checkpoint=checkpoint, on_epoch=interrupt_at(epoch))
+        torch.rand(3)  # whatever happens in between
+    found = train(config, splits, checkpoint=checkpoint)
+    assert all(map(torch.equal, weights(found), weights(expected)))
+    assert (found.epochs, found.status) == (expected.epochs, expected.status)
+    assert found.stopped_at_epoch == expected.stopped_at_epoch
+    assert found.seconds > 0
+    assert checkpoint.warnings == []
+
+
+def as_text(path: Path, state: dict[str, Any], key: str) -> None:
+    path.write_text("not a checkpoint")
+
+
+def as_half(path: Path, state: dict[str, Any], key: str) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def as_foreign(path: Path, state: dict[str, Any], key: str) -> None:
+    torch.save({"key": "another", "state": state}, path)
+
+
+def as_other_network(path: Path, state: dict[str, Any], key: str) -> None:
+    state["network"] = {name: value[:1] for name, value in state["network"].items() if value.dim()}
+    torch.save({"key": key, "state": state}, path)
+
+
+def as_code(path: Path, state: dict[str, Any], key: str) -> None:
+    torch.save({"key": key, "state": state, "code": Interruption}, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (as_text, "it is damaged"), (as_half, "it is damaged"), (as_code, "it is damaged"),
+        (as_foreign, "it belongs to another training"),
+        (as_other_network, "it does not fit the network"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_cannot_be_used_is_set_aside_in_one_sentence(
+    make_config: MakeConfig,
+    splits: DataSplits,
+    tmp_path: Path,
+    damage: Callable[[Path, dict[str, Any], str], None],
+    reason: str,
+) -> None:
+    config = make_config(training={"epochs": 2})
+    checkpoint = run_checkpoint(tmp_path / "run", config, splits)
+    with pytest.raises(Interruption):
+        train(config, splits, checkpoint=checkpoint, on_epoch=interrupt_at(1))
+    state = checkpoint.load()
+    assert state is not None
+    damage(checkpoint.path, state, checkpoint.key)
+    content = checkpoint.path.read_bytes()
+    found = train(config, splits, checkpoint=checkpoint)
+    assert all(map(torch.equal, weights(found), weights(train(config, splits))))
+    (warning,) = checkpoint.warnings
+    assert reason in warning
+    assert str(checkpoint.path) in warning
+    assert "\n" not in warning
+    assert checkpoint.path.with_name(f"{checkpoint.path.name}.unused").read_bytes() == content
+    checkpoint.remove()
+    assert checkpoint.path.parent.is_dir()  # for the sake of what was set aside
+
+
+def test_the_key_of_a_checkpoint_is_what_decides_the_weights(
+    make_config: MakeConfig, splits: DataSplits, tmp_path: Path
+) -> None:
+    def key(config: Config, data: DataSplits = splits) -> str:
+        return run_checkpoint(tmp_path / "run", config, data).key
+
+    config = make_config()
+    assert key(make_config(hardware={"membrane_bits": 24})) == key(config)
+    assert key(make_config(training={"seed": 1})) != key(config)
+    assert key(make_config(surrogate={"slope": 3})) != key(config)
+    frames = splits.train.frames.copy()
+    frames[5, 0, 0, 0, 0] ^= True
+    other = EventFrames(frames=frames, labels=splits.train.labels)
+    data = DataSplits(train=other, validation=splits.validation, test=splits.test)
+    assert key(config, data) != key(config)
+
+
+def test_a_checkpoint_leaves_nothing_behind(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(path=tmp_path / "a" / "b.pt", key="k")
+    checkpoint.remove()
+    checkpoint.save({"seconds": 1.0})
+    assert checkpoint.load() == {"seconds": 1.0}
+    checkpoint.remove()
+    assert checkpoint.load() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mixed_precision_trains_and_is_measured_in_full(
+    make_config: MakeConfig, splits: DataSplits
+) -> None:
+    config = make_config(training={"precision": "mixed", "epochs": 6})
+    training = train(config, splits)
+    assert evaluate(training.network, splits.test, 10).accuracy > 0.9
+    full = train(make_config(training={"epochs": 6}), splits)
+    assert not all(map(torch.equal, weights(training), weights(full)))
+    layer = training.network.spiking_layers[0]
+    frames = torch.tensor(splits.test.frames[:8]).transpose(0, 1).float()
+    exact = layer.weighted(frames.flatten(0, 1))
+    assert torch.equal(layer._currents(frames.flatten(0, 1)), exact)
+    layer.train()
+    rounded = layer._currents(frames.flatten(0, 1))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
+def test_a_gpu_trains_and_repeats(
+    make_config: MakeConfig, splits: DataSplits, tmp_path: Path, precision: str
+) -> None:
+    config = make_config(
+        network="4C3-MP2-6C3-10", training={"epochs": 6, "precision": precision, "dropout": 0.1}
+    )
+    expected = train(config, splits)
+    assert weights(expected)[0].is_cuda
+    checkpoint = run_checkpoint(tmp_path / "run", config, splits)
+    with pytest.raises(Interruption):
+        train(config, splits, checkpoint=checkpoint, on_epoch=interrupt_at(4))
+    found = train(config, splits, checkpoint=checkpoint)
+    assert all(map(torch.equal, weights(found), weights(expected)))
+    assert evaluate(found.network, splits.test, 10).accuracy > 0.9
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -109,6 +342,34 @@ def test_a_network_without_output_spikes_is_silent(
     training = train(config, splits)
     assert training.status == "silent"
     assert training.epochs[0].firing_rate == (0, 0)
+
+
+@pytest.mark.skipif(_memory._glibc() is None, reason="for the C library of Linux")
+def test_memory_of_a_batch_is_kept_for_the_next() -> None:
+    import resource
+
+    def faults() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def faults_of_a_batch() -> int:
+        before = faults()
+        torch.ones(10_000_000)
+        return faults() - before
+
+    pages = 10_000_000 * 4 // resource.getpagesize()
+    with _memory.kept_memory():
+        kept = [faults_of_a_batch() for _ in range(8)]
+    assert max(kept[-3:]) < pages / 10  # until then the heap grows
+    assert faults_of_a_batch() > pages / 2  # it was given back
+
+
+def test_training_needs_no_particular_c_library(
+    make_config: MakeConfig, splits: DataSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(training={"epochs": 1})
+    expected = train(config, splits)
+    monkeypatch.setattr(_memory, "_glibc", lambda: None)
+    assert all(map(torch.equal, weights(train(config, splits)), weights(expected)))
 
 
 def test_losses_are_those_of_this_version(make_config: MakeConfig, splits: DataSplits) -> None:
