@@ -5,13 +5,19 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/installed
 
-.PHONY: demo test rtl-soak rtl-coverage rtl-mutations lint types wheel clean
+.PHONY: demo test faults bench rtl-soak rtl-coverage rtl-mutations lint types wheel clean
 
 demo: $(READY)  ## run the main job on embedded data
 	$(BIN)/spikemeter demo --out demo-results
 
 test: $(READY)  ## run all tests
 	$(BIN)/pytest
+
+faults: $(READY)  ## kill, fill and damage real campaigns; ARGS="--kills 5", ...
+	$(BIN)/python tests/calibration/faults.py $(ARGS)
+
+bench: $(READY)  ## one of benchmarks/*.py: make bench NAME=timing ARGS="--published"
+	PYTHONPATH=tests/support $(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
 rtl-soak: $(READY)  ## many random networks in RTL; ARGS="--networks 400", "--seed 17", ...
 	$(BIN)/python tests/rtl/soak.py $(ARGS)

@@ -166,6 +166,8 @@ def expected_taps(
     taps = []
     for index, (layer, count) in enumerate(zip(config.layers, counts, strict=True)):
         ratio = ratios.hidden if index else ratios.input
+        if layer.kernel == 1:
+            ratio = 1.0
         taps.append(count * min(even_taps(layer) * ratio, layer.kernel**2))
     return taps
 

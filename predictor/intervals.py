@@ -8,24 +8,32 @@ there the interval widens by a stated factor, and the estimate says why.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import PredictorError
+from ..network import Layer
 from .features import CATEGORICAL_KEYS, category
+from .machine import Timing, mean_of_samples
 
 __all__ = [
     "OUTSIDE_FACTOR",
+    "STATISTICS_ERRORS",
     "TOO_FEW_FACTOR",
     "Domain",
     "Residuals",
+    "StatisticsErrors",
     "checked_confidence",
     "fit_domain",
+    "statistics_errors",
 ]
 
 OUTSIDE_FACTOR = 2.0
@@ -33,6 +41,12 @@ OUTSIDE_FACTOR = 2.0
 
 TOO_FEW_FACTOR = 1.5
 """With too few runs for a confidence, the widest error seen times this is the interval."""
+
+STATISTICS_ERRORS = "statistics_errors.json"
+"""File beside this module: errors of the engine's cycles from counts."""
+
+_LEAST_VARIANCE = 1.0
+"""Of a latency from counts, in cycles squared, whatever is known of it."""
 
 # A little beyond the calibrated range is still inside: a share of the value, or an amount.
 _SHARE_OF_SLACK = 0.25
@@ -127,6 +141,72 @@ def _half_width(residuals: Residuals, confidence: float) -> tuple[float, str | N
         f"{len(sizes)}; the interval is the largest error seen, times {TOO_FEW_FACTOR:g}"
     )
     return float(size.max()) * TOO_FEW_FACTOR, warning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StatisticsErrors:
+    """How far the engine's cycles from counts were off its cycles from spike trains.
+
+    Attributes
+    ----------
+    tap_deviation : float
+        Root mean square of the share by which the taps of a layer were off the expected ones.
+    of_level : mapping of str to Residuals
+        For each level of counts the errors of log cycles, in units of `deviation`; a group is a
+        network.
+    """
+
+    tap_deviation: float
+    of_level: Mapping[str, Residuals]
+
+    def deviation(self, layers: Sequence[Layer], timing: Timing, *, taps_known: bool) -> float:
+        """Share by which the engine's cycles from counts are expected to be off.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+            The network.
+        timing : Timing
+            Cycles from counts, with their variance.
+        taps_known : bool
+            Whether taps were counted; else, those of kernels with a choice were expected.
+        """
+        if timing.variance is None:
+            raise ValueError("timing must come from counts")
+        variance = float(mean_of_samples(timing.variance)) + _LEAST_VARIANCE
+        if not taps_known:
+            accumulate = mean_of_samples(timing.buckets["accumulate"]).tolist()
+            uncertain = sum(
+                cycles for layer, cycles in zip(layers, accumulate, strict=True) if layer.kernel > 1
+            )
+            variance += (self.tap_deviation * uncertain) ** 2
+        return math.sqrt(variance) / float(mean_of_samples(timing.cycles))
+
+
+@cache
+def statistics_errors() -> StatisticsErrors:
+    """Read the errors that ship with the package; ``benchmarks/timing.py --calibrate`` wrote them.
+
+    Raises
+    ------
+    PredictorError
+        If this installation has none.
+    """
+    path = Path(__file__).parent / STATISTICS_ERRORS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PredictorError(f"predictor: this installation lacks {STATISTICS_ERRORS}") from error
+    return StatisticsErrors(
+        tap_deviation=content["tap_deviation"],
+        of_level={
+            level: Residuals(
+                error=np.array(entry["error"], dtype=np.float64),
+                group=np.array(entry["group"], dtype=np.int64),
+            )
+            for level, entry in content["levels"].items()
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,17 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..network import Layer
 
-__all__ = ["BUCKETS", "Timing", "TimingModel", "check_counts", "check_trains"]
+__all__ = [
+    "BUCKETS",
+    "SLACK",
+    "Timing",
+    "TimingModel",
+    "check_counts",
+    "check_trains",
+    "count_problem",
+    "mean_of_samples",
+    "tap_problem",
+]
 
 BUCKETS = ("encode", "accumulate", "fire", "stall")
 """Where a layer's cycles go; ``rtl/perf_counters.sv`` says what each one means."""
+
+SLACK = 1e-6
+"""Counts may be rounded by this much."""
 
 _Floats = NDArray[np.float64]
 _Shape = tuple[int, ...]
@@ -40,6 +53,9 @@ class Timing:
     outside : tuple of tuple of str
         For each sample a sentence for everything that lies outside of what the timing was fitted
         to; empty where nothing was fitted.
+    variance : ndarray of float, shape (samples,), or None
+        Of cycles that were expected from counts: over the places that the spikes may have had.
+        None where nothing is known of it.
     """
 
     cycles: _Floats
@@ -47,19 +63,63 @@ class Timing:
     buckets: dict[str, _Floats]
     initiation_interval_cycles: _Floats
     outside: tuple[tuple[str, ...], ...] = ()
+    variance: _Floats | None = None
+
+
+def mean_of_samples(values: _Floats) -> _Floats:
+    """Mean over samples, the first axis; one sample needs no reduction."""
+    means: _Floats = values[0] if len(values) == 1 else values.mean(axis=0)
+    return means
 
 
 class TimingModel(Protocol):
     """A machine whose cycles follow from the spikes that enter its layers."""
 
     def trace(self, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
-        """Cycles from spike trains, one array per weighted layer."""
+        """Cycles from spike trains.
+
+        Parameters
+        ----------
+        inputs : sequence of ndarray of bool
+            Spikes that enter each weighted layer, shape (samples, time_steps, channels, height,
+            width) or, flattened in that order, (samples, time_steps, features).
+
+        Returns
+        -------
+        Timing
+            One entry per sample.
+
+        Raises
+        ------
+        ValueError
+            If an array does not fit its layer.
+        """
         ...
 
     def statistics(
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
     ) -> Timing:
-        """Cycles expected from spikes, and their taps, per step and channel, or per step."""
+        """Cycles expected from spike counts.
+
+        Parameters
+        ----------
+        counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
+            Spikes that enter each weighted layer; need not be whole numbers. A last axis of 1
+            holds those of all channels together.
+        taps : sequence of ndarray of float, in the shapes of `counts`, optional
+            Kernel taps of these spikes that lie inside the frame. Default: spikes are equally
+            likely at every pixel.
+
+        Returns
+        -------
+        Timing
+            One entry per sample.
+
+        Raises
+        ------
+        ValueError
+            If an array does not fit its layer, or holds what cannot be counted there.
+        """
         ...
 
     def doubt(
@@ -106,9 +166,13 @@ def check_trains(
 
 
 def check_counts(
-    layers: Sequence[Layer], time_steps: int, name: str, arrays: Sequence[_Floats]
+    layers: Sequence[Layer],
+    time_steps: int,
+    name: Literal["counts", "taps"],
+    arrays: Sequence[_Floats],
+    counts: Sequence[_Floats] | None = None,
 ) -> None:
-    """Refuse numbers per step and channel that do not fit the layers.
+    """Refuse spikes, or their taps, per step and channel that do not fit the layers.
 
     Parameters
     ----------
@@ -116,18 +180,68 @@ def check_counts(
         The network.
     time_steps : int
         Steps of an inference.
-    name : str
-        What the arrays are called in a refusal.
+    name : {"counts", "taps"}
+        What the arrays hold, and are called in a refusal.
     arrays : sequence of ndarray of float
         Must have shape (samples, time_steps, in_channels), or (samples, time_steps, 1) for all
-        channels together.
+        channels together, and hold finite numbers from 0 to what the layer can receive.
+    counts : sequence of ndarray of float, optional
+        The counts that taps belong to, already checked: none of these spikes has more taps than
+        its kernel. A last axis of 1 may stand against one of all channels.
 
     Raises
     ------
     ValueError
-        Names the array, what it must be and its shape.
+        Names the array, what it must be, and its shape or the value.
     """
     _check(name, arrays, [{(layer.in_channels,), (1,)} for layer in layers], time_steps)
+    for index, (layer, array) in enumerate(zip(layers, arrays, strict=True)):
+        if name == "counts":
+            problem = count_problem(layer, array)
+        else:
+            problem = tap_problem(layer, array, None if counts is None else counts[index])
+        if problem is not None:
+            raise ValueError(f"{name}_{index} {problem}")
+
+
+def count_problem(layer: Layer, counts: _Floats) -> str | None:
+    """Say what is wrong with spikes that enter a layer, of shape (..., channels) or (..., 1)."""
+    if counts.shape[-1] == layer.in_channels > 1:
+        pixels = layer.in_height * layer.in_width
+        return _amount_problem(counts, float(pixels), f"{pixels} neurons of a channel")
+    return _amount_problem(counts, float(layer.inputs), f"{layer.inputs} inputs of the layer")
+
+
+def tap_problem(layer: Layer, taps: _Floats, counts: _Floats | None) -> str | None:
+    """Say what is wrong with the taps of spikes that enter a layer; counts are without fault."""
+    kernel = layer.kernel**2
+    if counts is None:
+        most = kernel * layer.inputs
+        return _amount_problem(taps, float(most), f"{most} taps of all inputs")
+    if len(taps) != len(counts):
+        return f"must hold the {len(counts)} samples of its counts, got {len(taps)}"
+    if taps.shape[-1] < counts.shape[-1]:
+        counts = counts.sum(axis=-1, keepdims=True)
+    return _amount_problem(taps, kernel * counts, f"{kernel} taps of a spike")
+
+
+def _amount_problem(amounts: _Floats, most: float | _Floats, limit: str) -> str | None:
+    """Say what is wrong with numbers that must lie between 0 and `most`."""
+    # One number for the limit needs no difference of arrays; NaN compares as false
+    largest = np.maximum.reduce(amounts, axis=None, initial=0.0)
+    rest = most - (largest if isinstance(most, float) else amounts)
+    if _least(amounts) >= 0 and _least(rest) >= -SLACK:
+        return None
+    if not np.isfinite(amounts).all():
+        return f"must be finite, got {amounts[~np.isfinite(amounts)].flat[0]}"
+    if amounts.min() < 0:
+        return f"must not be negative, got {amounts.min():g}"
+    return f"must be at most the {limit}, got {amounts[most - amounts < -SLACK][0]:g}"
+
+
+def _least(values: _Floats) -> float:
+    least: float = np.minimum.reduce(values, axis=None, initial=0.0)
+    return least
 
 
 def _check(

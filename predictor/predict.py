@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,10 +19,10 @@ from .estimate import FIDELITIES, Fidelity, LatencyEstimate, LayerEstimate
 from .events import TapRatios, expected_counts, expected_taps, input_events
 from .features import FLAT_KEYS, KNOB_PREFIX, config_from_row, layer_features
 from .folder import PredictorParts, read_folder
-from .intervals import OUTSIDE_FACTOR, checked_confidence
-from .machine import TimingModel
+from .intervals import OUTSIDE_FACTOR, checked_confidence, statistics_errors
+from .machine import TimingModel, mean_of_samples
 from .spikes import KnownSpikes, StatisticsLevel, known_spikes, read_spikes
-from .timing import Timing, timing_model
+from .timing import EngineTiming, Timing, timing_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,10 @@ _RESULTS = frozenset(
         "spikes_match",
         "status",
     )
+)
+_WITHOUT_TAPS = (
+    "spikes: taps_i are not known; where spikes sit in their frames is taken from the calibrated "
+    "runs, and the interval is wider"
 )
 _RESULT_GROUPS = ("accuracy.", "layers.", "cycles.", "seconds.", "version.")
 
@@ -355,7 +360,7 @@ def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> Laten
         timing,
         confidence=confidence,
         fidelity="trace",
-        interval=_around(float(timing.cycles.mean()), doubt.half_width),
+        half_width=doubt.half_width,
         in_domain=doubt.in_domain,
         warnings=doubt.warnings,
         input_rates=input_rates,
@@ -367,25 +372,48 @@ def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> Laten
 def _from_statistics(
     config: Config, spikes: KnownSpikes, confidence: float, parts: PredictorParts
 ) -> LatencyEstimate:
-    taps = spikes.taps or expected_taps(config, spikes.counts, parts.tap_ratios)
     model = timing_model(config)
-    timing = model.statistics(spikes.counts, taps)
-    cycles = float(timing.cycles.mean())
+    if isinstance(model, EngineTiming):
+        taps = spikes.taps or expected_taps(config, spikes.counts, parts.tap_ratios)
+        timing = model.expected(spikes.counts, taps)
+        doubt = _counted_doubt(config, spikes.level, timing, confidence, parts)
+    else:
+        timing = model.statistics(spikes.counts, spikes.taps)
+        doubt = _doubt(model, confidence, _most_outside(timing))
     input_rates = _known_input_rates(config, spikes)
-    half_width, warning = parts.residuals["statistics"].half_width(confidence)
-    doubt = _doubt(model, confidence, _most_outside(timing))
     return _estimate(
         config,
         timing,
         confidence=confidence,
         fidelity="statistics",
         statistics_level=spikes.level,
-        interval=_around(cycles, half_width + doubt.half_width),
+        half_width=doubt.half_width,
         in_domain=doubt.in_domain,
-        warnings=(*((warning,) if warning else ()), *doubt.warnings),
+        warnings=doubt.warnings,
         input_rates=input_rates,
         firing_rates=_known_firing_rates(config, spikes, input_rates),
     )
+
+
+def _counted_doubt(
+    config: Config,
+    level: StatisticsLevel,
+    timing: Timing,
+    confidence: float,
+    parts: PredictorParts,
+) -> _Doubt:
+    """How far the engine's cycles may be off for what counts do not say.
+
+    Where taps are not known, also by what they cost on the runs of the predictor.
+    """
+    errors = statistics_errors()
+    units, warning = errors.of_level[level].half_width(confidence)
+    half_width = units * errors.deviation(config.layers, timing, taps_known=level == "taps")
+    warnings = [warning] if warning else []
+    if level != "taps":
+        half_width = max(half_width, parts.residuals["statistics"].half_width(confidence)[0])
+        warnings.append(_WITHOUT_TAPS)
+    return _Doubt(half_width=half_width, warnings=tuple(warnings))
 
 
 def _from_hyperparameters(
@@ -400,16 +428,13 @@ def _from_hyperparameters(
     half_width, warning = parts.residuals["hyperparameters"].half_width(confidence)
     doubt = _doubt(model, confidence, _most_outside(timing))
     outside = parts.domain.excursions(config, features)
-    cycles = float(timing.cycles[0])
     pixels = config.input.height * config.input.width
     return _estimate(
         config,
         timing,
         confidence=confidence,
         fidelity="hyperparameters",
-        interval=_around(
-            cycles, half_width * (OUTSIDE_FACTOR if outside else 1.0) + doubt.half_width
-        ),
+        half_width=half_width * (OUTSIDE_FACTOR if outside else 1.0) + doubt.half_width,
         in_domain=not outside and doubt.in_domain,
         warnings=(*outside, *(text for text in (note, warning) if text), *doubt.warnings),
         input_rates=[float(events.mean()) / pixels, *output[:-1].tolist()],
@@ -451,15 +476,10 @@ def _most_outside(timing: Timing) -> tuple[str, ...]:
     return max(timing.outside, key=len, default=())
 
 
-def _around(cycles: float, half_width: float) -> tuple[float, float]:
-    factor = float(np.exp(half_width))
-    return cycles / factor, cycles * factor
-
-
 def _known_input_rates(config: Config, spikes: KnownSpikes) -> list[float]:
     inferences = spikes.samples * config.input.time_steps
     return [
-        float(counts.sum()) / (inferences * layer.inputs)
+        float(np.add.reduce(counts, axis=None)) / (inferences * layer.inputs)
         for layer, counts in zip(config.layers, spikes.counts, strict=True)
     ]
 
@@ -481,7 +501,7 @@ def _estimate(
     *,
     confidence: float,
     fidelity: Fidelity,
-    interval: tuple[float, float],
+    half_width: float,
     input_rates: Sequence[float],
     firing_rates: Sequence[float | None],
     statistics_level: StatisticsLevel | None = None,
@@ -489,9 +509,10 @@ def _estimate(
     warnings: tuple[str, ...] = (),
     sample_cycles: tuple[float, ...] = (),
 ) -> LatencyEstimate:
-    cycles = float(timing.cycles.mean())
-    layer_cycles = _mean_of_samples(timing.layer_cycles)
-    buckets = {name: _mean_of_samples(value) for name, value in timing.buckets.items()}
+    cycles = float(mean_of_samples(timing.cycles))
+    factor = math.exp(half_width)
+    layer_cycles = mean_of_samples(timing.layer_cycles).tolist()
+    buckets = {name: mean_of_samples(value).tolist() for name, value in timing.buckets.items()}
     layers = tuple(
         LayerEstimate(
             name=layer.name,
@@ -505,22 +526,17 @@ def _estimate(
     return LatencyEstimate(
         cycles=cycles,
         microseconds=cycles / config.hardware.clock_mhz,
-        interval_cycles=interval,
+        interval_cycles=(cycles / factor, cycles * factor),
         confidence=confidence,
         fidelity=fidelity,
         statistics_level=statistics_level,
         in_domain=in_domain,
         warnings=warnings,
         layers=layers,
-        initiation_interval_cycles=float(np.mean(timing.initiation_interval_cycles)),
+        initiation_interval_cycles=float(mean_of_samples(timing.initiation_interval_cycles)),
         worst_case_cycles=max(sample_cycles) if sample_cycles else None,
         sample_cycles=sample_cycles,
     )
-
-
-def _mean_of_samples(values: NDArray[np.float64]) -> list[float]:
-    means: list[float] = (values[0] if len(values) == 1 else values.mean(axis=0)).tolist()
-    return means
 
 
 def _check_columns(columns: Sequence[str]) -> None:

@@ -83,24 +83,7 @@ class PublishedTiming:
     time_steps: int
 
     def trace(self, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
-        """Cycles from spike trains; the same as from their counts.
-
-        Parameters
-        ----------
-        inputs : sequence of ndarray of bool
-            Spikes that enter each weighted layer, shape (samples, time_steps, channels, height,
-            width) or, flattened in that order, (samples, time_steps, features).
-
-        Returns
-        -------
-        Timing
-            One entry per sample.
-
-        Raises
-        ------
-        ValueError
-            If an array does not fit its layer.
-        """
+        """See `TimingModel.trace`; the cycles are those of the counts."""
         check_trains(self.layers, self.time_steps, inputs)
         maps = [
             train.reshape(*train.shape[:2], layer.in_channels, -1)
@@ -111,30 +94,14 @@ class PublishedTiming:
     def statistics(
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
     ) -> Timing:
-        """Cycles from spike counts.
+        """See `TimingModel.statistics`; taps are without effect.
 
-        Parameters
-        ----------
-        counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
-            Spikes that enter each weighted layer; with a last axis of 1 those of all channels,
-            which are then taken to spike alike. Counts that are means, over samples or channels,
-            give a lower bound, since the larger of two costs is taken map by map.
-        taps : sequence of ndarray of float, optional
-            Without effect: a tap outside the frame takes its cycle too.
-
-        Returns
-        -------
-        Timing
-            One entry per sample.
-
-        Raises
-        ------
-        ValueError
-            If an array does not fit its layer.
+        Counts of all channels together are taken to be alike in each. Counts that are means, over
+        samples or channels, give a lower bound, since the larger of two costs is taken map by map.
         """
         check_counts(self.layers, self.time_steps, "counts", counts)
         if taps is not None:
-            check_counts(self.layers, self.time_steps, "taps", taps)
+            check_counts(self.layers, self.time_steps, "taps", taps, counts)
         return self._timing(
             [
                 np.broadcast_to(count / layer.in_channels, (*count.shape[:2], layer.in_channels))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 from ..config import Config
 from ..errors import InputError
 from ..network import Layer
+from .machine import SLACK, count_problem, tap_problem
 from .timing import spike_taps
 
 __all__ = ["KnownSpikes", "StatisticsLevel", "known_spikes", "read_spikes"]
 
 _LARGEST_BYTES = 2 * 2**30
+
+_Floats = NDArray[np.float64]
 
 StatisticsLevel = Literal["taps", "channels", "layers"]
 """What is known of counted spikes: with their taps, per step and channel, or per step alone."""
@@ -188,18 +192,16 @@ def _checked(arrays: dict[str, NDArray[np.generic]], config: Config) -> KnownSpi
             _trains(f"inputs_{index}", arrays[f"inputs_{index}"], layer, steps)
             for index, layer in enumerate(layers)
         )
+        for index, train in enumerate(inputs):
+            _same_samples(f"inputs_{index}", len(train), len(inputs[0]))
         counts = tuple(_counted(x, layer) for x, layer in zip(inputs, layers, strict=True))
         taps = tuple(spike_taps(layer, x) for x, layer in zip(inputs, layers, strict=True))
         if "outputs" in arrays:
             outputs = _outputs(arrays["outputs"], (steps, layers[-1].out_channels))
+            _same_samples("outputs", len(outputs), len(inputs[0]))
     else:
         inputs = None
-        counts = tuple(_counts(arrays, index, layer, steps) for index, layer in enumerate(layers))
-        taps = _taps(arrays, counts, layers, steps)
-    for index, array in enumerate(counts):
-        _same_samples(f"{kind}_{index}", len(array), len(counts[0]))
-    if outputs is not None:
-        _same_samples("outputs", len(outputs), len(counts[0]))
+        counts, taps = _counts_and_taps(arrays, layers, steps)
     every_channel = all(
         count.shape[2] == layer.in_channels for count, layer in zip(counts, layers, strict=True)
     )
@@ -244,71 +246,94 @@ def _binary(name: str, array: NDArray[np.generic]) -> NDArray[np.bool_]:
     return array.astype(np.bool_)
 
 
-def _counts(
-    arrays: dict[str, NDArray[np.generic]], index: int, layer: Layer, steps: int
-) -> NDArray[np.float64]:
-    name = f"counts_{index}"
-    array = arrays[name]
-    pixels = layer.in_height * layer.in_width
-    if array.ndim and array.shape[-1] == 1:
-        return _amounts(
-            name, array, (steps, 1), f"{layer.inputs} inputs of the layer", layer.inputs
-        )
-    limit = f"{pixels} neurons of a channel"
-    return _amounts(name, array, (steps, layer.in_channels), limit, pixels)
+def _counts_and_taps(
+    arrays: dict[str, NDArray[np.generic]], layers: tuple[Layer, ...], steps: int
+) -> tuple[tuple[_Floats, ...], tuple[_Floats, ...] | None]:
+    """Check counts of all layers, and their taps, if those are known of every layer with a choice.
 
-
-def _taps(
-    arrays: dict[str, NDArray[np.generic]],
-    counts: tuple[NDArray[np.float64], ...],
-    layers: tuple[Layer, ...],
-    steps: int,
-) -> tuple[NDArray[np.float64], ...] | None:
-    """Taps of all layers, or None if some are missing; with a 1x1 kernel a spike has one."""
-    taps = []
+    Values are checked side by side, which is one pass for all layers, and one by one only to say
+    what is wrong.
+    """
+    given = []
+    for index, layer in enumerate(layers):
+        name = f"counts_{index}"
+        array = arrays[name]
+        channels = 1 if array.shape[-1:] == (1,) else layer.in_channels
+        given.append(_batch(name, array, (steps, channels)))
+        _same_samples(name, len(given[-1]), len(given[0]))
+    columns = _columns(layers, tuple(array.shape[2] for array in given))
+    together = np.concatenate(given, axis=2, dtype=np.float64)
+    counts = columns.split(together)
+    if not _lie_within(together, columns.most):
+        for index, (layer, count) in enumerate(zip(layers, counts, strict=True)):
+            _require(f"counts_{index}", count_problem(layer, count))
+    known: dict[int, NDArray[np.generic]] = {}
     for index, (layer, count) in enumerate(zip(layers, counts, strict=True)):
-        name, most = f"taps_{index}", layer.kernel**2
+        name = f"taps_{index}"
         if name in arrays:
-            limit, shape = f"{most} taps of a spike", (steps, count.shape[2])
-            taps.append(_amounts(name, arrays[name], shape, limit, most * count))
-            _same_samples(name, len(taps[-1]), len(count))
-        elif layer.kernel == 1:
-            taps.append(count)
-    return tuple(taps) if len(taps) == len(layers) else None
+            known[index] = _batch(name, arrays[name], count.shape[1:])
+            if len(known[index]) != len(count):
+                rule = f"must hold the {len(count)} samples of its counts"
+                raise _UnfitError(f"{name}: {rule}, got {len(known[index])}")
+        elif layer.kernel == 1:  # a spike has one
+            known[index] = count
+    if len(known) == len(layers):
+        of_all = np.concatenate(list(known.values()), axis=2, dtype=np.float64)
+        if _lie_within(of_all, columns.kernel * together):
+            return counts, columns.split(of_all)
+    for index, tap in known.items():
+        problem = tap_problem(layers[index], tap.astype(np.float64), counts[index])
+        _require(f"taps_{index}", problem)
+    return counts, None
 
 
-def _amounts(
-    name: str,
-    array: NDArray[np.generic],
-    shape: tuple[int, int],
-    limit: str,
-    most: float | NDArray[np.float64],
-) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Columns:
+    """All layers side by side, channel by channel."""
+
+    bounds: tuple[tuple[int, int], ...]
+    most: _Floats
+    kernel: _Floats
+
+    def split(self, together: _Floats) -> tuple[_Floats, ...]:
+        """One array per layer."""
+        return tuple(together[:, :, first:past] for first, past in self.bounds)
+
+
+@lru_cache(maxsize=256)
+def _columns(layers: tuple[Layer, ...], channels: tuple[int, ...]) -> _Columns:
+    ends = np.cumsum(channels).tolist()
+    lines = [
+        layer.in_height * layer.in_width if count == layer.in_channels else layer.inputs
+        for layer, count in zip(layers, channels, strict=True)
+    ]
+    return _Columns(
+        bounds=tuple(zip([0, *ends[:-1]], ends, strict=True)),
+        most=np.repeat(np.array(lines, dtype=np.float64), channels),
+        kernel=np.repeat(np.array([layer.kernel**2 for layer in layers], np.float64), channels),
+    )
+
+
+def _lie_within(amounts: _Floats, most: _Floats) -> bool:
+    """Tell whether all is well, in as few passes as that takes; NaN compares as false."""
+    least = np.minimum.reduce(amounts, axis=None)
+    rest = np.minimum.reduce(most - amounts, axis=None)
+    return bool(least >= 0 and rest >= -SLACK)
+
+
+def _batch(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """Numbers of shape (samples, *shape); the axis of samples may be missing."""
     batch = array if array.ndim == 3 else array[None]
     if batch.shape[1:] != shape:
         rule = f"must have shape ({shape[0]}, {shape[1]}) or (samples, {shape[0]}, {shape[1]})"
         raise _UnfitError(f"{name}: {rule}, got {array.shape}")
     _require_numbers(name, batch)
-    amounts = batch.astype(np.float64)
-    same_shape = not isinstance(most, np.ndarray) or most.shape == amounts.shape
-    if same_shape and _lie_within(amounts, most):
-        return amounts
-    if not np.isfinite(amounts).all():
-        raise _UnfitError(f"{name}: must be finite, got {amounts[~np.isfinite(amounts)].flat[0]}")
-    if amounts.min(initial=0) < 0:
-        raise _UnfitError(f"{name}: must not be negative, got {amounts.min():g}")
-    if not same_shape:
-        rule = f"must hold the {len(np.asarray(most))} samples of its counts"
-        raise _UnfitError(f"{name}: {rule}, got {len(amounts)}")
-    if (amounts > np.asarray(most) + 1e-6).any():
-        rule = f"must be at most the {limit}"
-        raise _UnfitError(f"{name}: {rule}, got {amounts[amounts > np.asarray(most) + 1e-6][0]:g}")
-    return amounts
+    return batch
 
 
-def _lie_within(amounts: NDArray[np.float64], most: float | NDArray[np.float64]) -> bool:
-    """Tell whether all is well, in as few passes as that takes; NaN compares as false."""
-    return bool(((amounts >= 0) & (amounts <= most + 1e-6)).all())
+def _require(name: str, problem: str | None) -> None:
+    if problem is not None:
+        raise _UnfitError(f"{name}: {problem}")
 
 
 def _require_numbers(name: str, array: NDArray[np.generic]) -> None:

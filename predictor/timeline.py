@@ -8,6 +8,7 @@ format, which Perfetto and chrome://tracing open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -112,7 +113,8 @@ def chrome_trace(config: Config, timelines: Mapping[str, Sequence[Slice]]) -> di
     -------
     dict
         To be written as JSON. A thread is a layer; its steps hold the buckets. Times are
-        microseconds at the clock; every event carries its cycles in ``args``.
+        microseconds at the clock, in whole nanoseconds, so that viewers nest them as they are;
+        every event carries its cycles in ``args``.
 
     References
     ----------
@@ -126,22 +128,7 @@ def chrome_trace(config: Config, timelines: Mapping[str, Sequence[Slice]]) -> di
             for index, layer in enumerate(config.layers)
         ]
         for (layer, step), of_step in groupby(slices, key=lambda entry: (entry.layer, entry.step)):
-            entries = list(of_step)
-            start, past = entries[0].start, entries[-1].start + entries[-1].cycles
-            spans = [(f"step {step}", start, past - start)]
-            spans += [(entry.bucket, entry.start, entry.cycles) for entry in entries]
-            events += [
-                {
-                    "name": label,
-                    "ph": "X",
-                    "pid": process,
-                    "tid": layer,
-                    "ts": first / config.hardware.clock_mhz,
-                    "dur": cycles / config.hardware.clock_mhz,
-                    "args": {"start_cycle": first, "cycles": cycles},
-                }
-                for label, first, cycles in spans
-            ]
+            events += _step_events(process, layer, step, list(of_step), config.hardware.clock_mhz)
     return {"traceEvents": events, "displayTimeUnit": "ns"}
 
 
@@ -165,6 +152,43 @@ def _slices(layer: int, step: int, changes: Sequence[tuple[int, str]], end: int)
     for (start, bucket), past in zip(changes, ends, strict=True):
         if past > start:
             yield Slice(layer=layer, step=step, bucket=bucket, start=start, cycles=past - start)
+
+
+def _step_events(
+    process: int, layer: int, step: int, slices: Sequence[Slice], clock_mhz: float
+) -> list[dict[str, Any]]:
+    """One step of a layer, and its buckets within."""
+    start, past = slices[0].start, slices[-1].start + slices[-1].cycles
+    spans = [(f"step {step}", start, past - start)]
+    spans += [(entry.bucket, entry.start, entry.cycles) for entry in slices]
+    events: list[dict[str, Any]] = [
+        {
+            "name": label,
+            "ph": "X",
+            "pid": process,
+            "tid": layer,
+            **_times(first, first + cycles, clock_mhz),
+            "args": {"start_cycle": first, "cycles": cycles},
+        }
+        for label, first, cycles in spans
+    ]
+    # The sums of two rounded numbers may differ in their last bit
+    whole, last = events[0], events[-1]
+    while whole["ts"] + whole["dur"] < last["ts"] + last["dur"]:
+        whole["dur"] = math.nextafter(whole["dur"], math.inf)
+    return events
+
+
+def _times(first: int, past: int, clock_mhz: float) -> dict[str, float]:
+    """Time stamp and duration; cycles that are bounds of many events give one nanosecond."""
+    start, end = (round(1000 * cycle / clock_mhz) for cycle in (first, past))
+    return {"ts": _microseconds(start), "dur": _microseconds(end - start)}
+
+
+def _microseconds(nanoseconds: int) -> float:
+    """Microseconds that a viewer turns into these nanoseconds, also if it cuts off fractions."""
+    value = nanoseconds / 1000
+    return value if int(value * 1000) == nanoseconds else math.nextafter(value, math.inf)
 
 
 def _named(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:

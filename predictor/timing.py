@@ -29,6 +29,10 @@ Cycles are whole, so that m becomes ``1 / (exp(1 / m) - 1)``, the sum that belon
 of an exponential. ``late`` is for the events of the last words, whose pipeline is five cycles
 longer than that of the scan: 5 cycles, times the chance that the last event ends that late.
 
+The distribution of the maximum gives its variance over the places of the spikes, too:
+``v / 2 - abs(W - A) m - m^2``. Where every input map is a single pixel, behind a dense layer, whole
+counts per channel are the spike train, and the step costs exactly what a trace of it costs.
+
 References
 ----------
 .. [1] ``rtl/event_control.sv``: states ``StScan``, ``StFire``, ``StDrain``.
@@ -39,7 +43,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -47,7 +51,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config, is_fitted
-from ..network import Layer, packed_words
+from ..network import Layer, packed_words, taps_inside
 from .machine import BUCKETS, Timing, TimingModel, check_counts, check_trains
 from .published import PublishedTiming
 
@@ -59,9 +63,7 @@ __all__ = [
     "TimingModel",
     "even_taps",
     "spike_taps",
-    "statistics_timing",
     "timing_model",
-    "trace_timing",
 ]
 
 DISPATCH_CYCLES = 1
@@ -83,7 +85,12 @@ _SMALLEST_MEAN = 0.01
 """Cycles: below this the sum over whole cycles is zero."""
 _CRITICAL = 1.0001
 """Service per word scanned above which the cores are the bottleneck; near 1 both forms agree."""
-_NEWTON_STEPS = 4
+_LATE_CYCLES = EVENT_CYCLES - SCAN_CYCLES
+"""By which the pipeline of events is longer than that of the scan."""
+_ROUNDING_VARIANCE = 0.25
+"""Half a cycle squared: an expectation of whole cycles is not whole."""
+_ROOT_PI_8 = math.sqrt(math.pi / 8)
+_ROOT_HALF = math.sqrt(0.5)
 
 _Floats = NDArray[np.float64]
 
@@ -98,11 +105,14 @@ class StepCosts:
         Cycles in which the cores wait for events, and in which they add weights.
     fire : ndarray of float, shape (layers, 1)
         Cycles per step in which neurons are updated, the drain of the pipeline included.
+    variance : ndarray of float, shape (samples, layers, time_steps), or None
+        Of costs from counts, over the places that the spikes may have; None if they are exact.
     """
 
     encode: _Floats
     accumulate: _Floats
     fire: _Floats
+    variance: _Floats | None = None
 
     @property
     def total(self) -> _Floats:
@@ -138,62 +148,33 @@ class EngineTiming:
     neuron: Literal["lif", "lapicque"] = "lif"
 
     def trace(self, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
-        """Cycles from spike trains; equal to the RTL, cycle for cycle.
-
-        Parameters
-        ----------
-        inputs : sequence of ndarray of bool
-            Spikes that enter each weighted layer, shape (samples, time_steps, channels, height,
-            width) or, flattened in that order, (samples, time_steps, features).
-
-        Returns
-        -------
-        Timing
-            One entry per sample.
-
-        Raises
-        ------
-        ValueError
-            If an array does not fit its layer.
-        """
+        """See `TimingModel.trace`; the cycles are those of the RTL, one for one."""
         check_trains(self.layers, self.time_steps, inputs)
         return self._timing(self.step_costs(inputs), stream=True)
 
     def statistics(
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
     ) -> Timing:
-        """Cycles expected from spike counts.
+        """See `TimingModel.statistics`.
 
-        Parameters
-        ----------
-        counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
-            Spikes that enter each weighted layer; need not be whole numbers. A last axis of 1
-            holds those of all channels together, which is as good here.
-        taps : sequence of ndarray of float, shape (samples, time_steps, in_channels), optional
-            Kernel taps of these spikes that lie inside the frame (`spike_taps`), or, with a last
-            axis of 1, of all channels. Default: spikes are equally likely at every pixel.
-
-        Returns
-        -------
-        Timing
-            One entry per sample. With taps, accumulation is exact; what is left is which word
-            holds which spike.
-
-        Raises
-        ------
-        ValueError
-            If an array does not fit its layer.
+        Counts of all channels together are as good as those of each, except in maps of a single
+        pixel: there a channel is an input line. With taps, accumulation is exact; what is left is
+        which word holds which spike.
         """
         check_counts(self.layers, self.time_steps, "counts", counts)
-        events = np.stack([count.sum(axis=-1) for count in counts], axis=1, dtype=np.float64)
-        if not (events >= 0).all() or not math.isfinite(events.sum()):
-            raise ValueError("counts must be finite and not negative")
-        if taps is None:
-            served = events * _sizes(self).even_taps
-        else:
-            check_counts(self.layers, self.time_steps, "taps", taps)
-            served = np.stack([tap.sum(axis=-1) for tap in taps], axis=1)
-        return self._timing(self._expected_costs(events, served), stream=False)
+        if taps is not None:
+            check_counts(self.layers, self.time_steps, "taps", taps, counts)
+        return self.expected(counts, taps)
+
+    def expected(self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None) -> Timing:
+        """Do the work of `statistics`, for arrays that were checked before."""
+        sizes = _sizes(self)
+        events = _per_step(counts)
+        served = events * sizes.even_taps if taps is None else _per_step(taps)
+        costs = _expected_costs(sizes, events, served)
+        if sizes.single_pixels:
+            costs = self._with_known_places(costs, counts)
+        return self._timing(costs, stream=False)
 
     def doubt(
         self, confidence: float, outside: Sequence[str] = ()
@@ -214,44 +195,52 @@ class EngineTiming:
         encode: _Floats = begin - accumulate - DISPATCH_CYCLES
         return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
 
-    def _expected_costs(self, events: _Floats, taps: _Floats) -> StepCosts:
-        """Costs expected from events and their taps, shape (samples, layers, time_steps)."""
-        sizes = _sizes(self)
-        words = sizes.words
-        accumulate = taps * sizes.phases
-        # Fewer than one event a step: some steps have one, the others none
-        share = np.minimum(events, 1.0)
-        some = np.maximum(events, 1.0)
-        busy = accumulate / np.maximum(share, _FEWEST)
-        service = busy / some
-        late = EVENT_CYCLES - SCAN_CYCLES
-        inside = np.clip((words - (late - 1) / 2 - service) / words, 0.0, 1.0)
-        wait = _overshoot(some, service, sizes.spread, words)
-        over = np.maximum(busy - words, 0.0) + wait + late * (1.0 - inside**some)
-        begin = np.maximum(words + SCAN_CYCLES + over, EVENT_CYCLES + busy)
-        begin = words + SCAN_CYCLES + share * (begin - words - SCAN_CYCLES)
-        encode = begin - accumulate - DISPATCH_CYCLES
-        return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
+    def _with_known_places(self, costs: StepCosts, counts: Sequence[_Floats]) -> StepCosts:
+        """Put in the exact costs of steps whose counts are spike trains themselves.
+
+        In a map of a single pixel a channel is a line, so that counts of 0 and 1 say which word
+        holds which spike.
+        """
+        assert costs.variance is not None
+        encode, variance = costs.encode.copy(), costs.variance.copy()
+        phases = _sizes(self).phases.ravel()
+        for index in _sizes(self).single_pixels:
+            layer, count = self.layers[index], counts[index]
+            if count.shape[2] != layer.in_channels:
+                continue
+            known = ((count == 0) | (count == 1)).all(axis=2)
+            begin, service = _begin_and_service(
+                layer, int(phases[index]), self.encoder_width, count == 1
+            )
+            encode[:, index][known] = (begin - service - DISPATCH_CYCLES)[known]
+            variance[:, index][known] = 0.0
+        return replace(costs, encode=encode, variance=variance)
 
     def _timing(self, costs: StepCosts, *, stream: bool) -> Timing:
         """Put the layers' steps one after the other as the schedule says."""
-        total = costs.total
-        start, finish = self.schedule(total)
-        layer_cycles = finish[:, :, -1] - start[:, :, 0]
-        encode, accumulate = costs.encode.sum(axis=2), costs.accumulate.sum(axis=2)
-        fire = np.repeat(costs.fire.T * self.time_steps, len(total), axis=0)
+        encode = np.add.reduce(costs.encode, axis=2)
+        accumulate = np.add.reduce(costs.accumulate, axis=2)
+        fire = np.repeat(costs.fire.T * self.time_steps, len(encode), axis=0)
+        busy = encode + accumulate + fire
+        spent = busy + DISPATCH_CYCLES * self.time_steps
+        if self.pipelined:
+            start, finish = self.schedule(costs.total)
+            cycles, layer_cycles = finish[:, -1, -1], finish[:, :, -1] - start[:, :, 0]
+        else:
+            cycles, layer_cycles = np.add.reduce(spent, axis=1), spent
         return Timing(
-            cycles=finish[:, -1, -1],
+            cycles=cycles,
             layer_cycles=layer_cycles,
             buckets={
                 "encode": encode,
                 "accumulate": accumulate,
                 "fire": fire,
-                "stall": layer_cycles - encode - accumulate - fire,
+                "stall": layer_cycles - busy,
             },
             initiation_interval_cycles=(
-                self._stream_intervals(total) if stream else self._slowest_stage(total)
+                self._stream_intervals(costs.total) if stream else self._slowest_stage(spent)
             ),
+            variance=None if costs.variance is None else np.add.reduce(costs.variance, axis=(1, 2)),
         )
 
     def schedule(self, total: _Floats) -> tuple[_Floats, _Floats]:
@@ -325,13 +314,14 @@ class EngineTiming:
             done.append(clock)
         return done
 
-    def _slowest_stage(self, total: _Floats) -> _Floats:
+    def _slowest_stage(self, spent: _Floats) -> _Floats:
         """Cycles between results when one sample enters again and again.
 
-        The slowest stage sets the pace: a layer that repeats its steps, or the load of the input.
+        The slowest stage sets the pace: a layer that repeats its steps, which take the cycles
+        `spent` of shape (samples, layers), or the load of the input.
         """
         load = self.time_steps * packed_words(self.layers[0].inputs, self.encoder_width)
-        slowest: _Floats = np.maximum(total.sum(axis=2).max(axis=1), load)
+        slowest: _Floats = np.maximum(np.maximum.reduce(spent, axis=1), load)
         return slowest
 
 
@@ -345,6 +335,12 @@ class _Sizes:
     even_taps: _Floats
     # Mean square of the taps of a spike over the square of their mean
     spread: _Floats
+    # Cycles that encode at least: the scan without the dispatch
+    scan: _Floats
+    # Share of the words after which a short event still ends before the scan
+    inside: _Floats
+    # Dense layers whose input maps are single pixels
+    single_pixels: tuple[int, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -354,25 +350,42 @@ def _sizes(machine: EngineTiming) -> _Sizes:
         for layer, cores in zip(machine.layers, machine.neural_cores, strict=True)
     ]
     neurons = [layer.out_height * layer.out_width for layer in machine.layers]
-    taps = [_taps(layer) for layer in machine.layers]
+    words = _column([packed_words(x.inputs, machine.encoder_width) for x in machine.layers])
     return _Sizes(
         phases=_column(phases),
-        words=_column([packed_words(x.inputs, machine.encoder_width) for x in machine.layers]),
+        words=words,
         fire=_column(neurons) * _column(phases) + DRAIN_CYCLES[machine.neuron],
         even_taps=_column([even_taps(layer) for layer in machine.layers]),
-        spread=_column(
-            [
-                (rows**2).mean() / rows.mean() ** 2 * (columns**2).mean() / columns.mean() ** 2
-                for rows, columns in taps
-            ]
+        spread=_column([_tap_spread(layer) for layer in machine.layers]),
+        scan=words + (SCAN_CYCLES - DISPATCH_CYCLES),
+        inside=1 - (_LATE_CYCLES - 1) / 2 / words,
+        single_pixels=tuple(
+            index
+            for index, layer in enumerate(machine.layers)
+            if layer.kind == "dense" and layer.in_height == layer.in_width == 1
         ),
     )
+
+
+def _tap_spread(layer: Layer) -> float:
+    rows, columns = _taps(layer)
+    of_rows = (rows**2).mean() / rows.mean() ** 2
+    return float(of_rows * (columns**2).mean() / columns.mean() ** 2)
 
 
 def _column(values: Sequence[float]) -> _Floats:
     column = np.array(values, dtype=np.float64)[:, None]
     column.setflags(write=False)
     return column
+
+
+def _per_step(arrays: Sequence[_Floats]) -> _Floats:
+    """Sum over the channels of every layer, shape (samples, layers, time_steps)."""
+    samples, steps = arrays[0].shape[:2]
+    sums = np.empty((samples, len(arrays), steps))
+    for index, array in enumerate(arrays):
+        np.add.reduce(array, axis=2, out=sums[:, index])
+    return sums
 
 
 def _begin_and_service(
@@ -462,37 +475,61 @@ def _tap_masks(
     )
 
 
-def _overshoot(events: _Floats, service: _Floats, spread: _Floats, words: _Floats) -> _Floats:
+def _expected_costs(sizes: _Sizes, events: _Floats, taps: _Floats) -> StepCosts:
+    """Costs expected from events and their taps, shape (samples, layers, time_steps)."""
+    accumulate = taps * sizes.phases
+    # Fewer than one event a step: some steps have one, the others none
+    share = np.minimum(events, 1.0)
+    some = np.maximum(events, 1.0)
+    busy = accumulate / np.maximum(share, _FEWEST)
+    service = busy / some
+    after_scan = busy - sizes.words
+    wait, variance = _overshoot(busy, service, after_scan, sizes)
+    inside = np.maximum(np.minimum(sizes.inside - service / sizes.words, 1.0), 0.0)
+    late = _LATE_CYCLES * (1.0 - inside**some)
+    over = np.maximum(after_scan, 0.0) + wait + late
+    over = np.maximum(over, after_scan + _LATE_CYCLES)
+    return StepCosts(
+        encode=sizes.scan + share * over - accumulate,
+        accumulate=accumulate,
+        fire=sizes.fire,
+        variance=share * (variance + _ROUNDING_VARIANCE),
+    )
+
+
+def _overshoot(
+    busy: _Floats, service: _Floats, after_scan: _Floats, sizes: _Sizes
+) -> tuple[_Floats, _Floats]:
     """Cycles that accumulation is expected to end after both the scan and its own service.
 
-    From the distribution of the maximum of a Brownian bridge with drift; see the module.
+    From the distribution of the maximum of a Brownian bridge with drift; see the module. Returns
+    the variance over the places of the events, too.
     """
     from scipy.special import erfcx
 
-    work = events * service
-    drift = np.abs(words - work)
-    variance = events * service**2 * spread
-    load = work / words
-    overloaded = load > _CRITICAL
-    if overloaded.any():
-        exponent = _lundberg(np.maximum(load, _CRITICAL)) / (spread * np.maximum(service, _FEWEST))
-        variance = np.where(overloaded, 2 * drift / exponent, variance)
-    deviation = np.sqrt(np.maximum(variance, _FEWEST))
-    mean = math.sqrt(math.pi / 8) * deviation * erfcx(drift / (math.sqrt(2) * deviation))
+    drift = np.abs(after_scan)
+    spread_service = service * sizes.spread
+    load = np.maximum(busy / sizes.words, _CRITICAL)
+    exponent = _lundberg(load) / np.maximum(spread_service, _FEWEST)
+    bridge = np.where(load > _CRITICAL, 2 * drift / exponent, busy * spread_service)
+    deviation = np.sqrt(np.maximum(bridge, _FEWEST))
+    mean = _ROOT_PI_8 * deviation * erfcx(_ROOT_HALF * drift / deviation)
     # Words are counted, not measured: a sum over whole cycles instead of an integral
-    overshoot: _Floats = 1 / np.expm1(1 / np.clip(mean, _SMALLEST_MEAN, None))
-    return overshoot
+    overshoot = 1 / np.expm1(1 / np.maximum(mean, _SMALLEST_MEAN))
+    # E[x^2] of exp(-2 x (x + drift) / bridge) is bridge / 2 - drift mean
+    return overshoot, bridge / 2 - (drift + mean) * mean
 
 
 def _lundberg(load: _Floats) -> _Floats:
-    """Positive root y of ``y = load (1 - exp(-y))`` for a load above 1, by Newton's method.
+    """Positive root y of ``y = load (1 - exp(-y))`` for a load above 1, within a part in 10,000.
 
-    It starts right of the root, and stays there, since the function is convex.
+    One step of Newton's method, from the root's series around a load of 1 or, for a large one, from
+    its limit; both lie right of the root, which they are off by 2 % at most.
     """
-    root = np.minimum(load, 2 * (load - 1))
-    for _ in range(_NEWTON_STEPS):
-        decayed = load * np.exp(-root)
-        root = root - (root - load + decayed) / (1 - decayed)
+    above = load - 1
+    start = np.minimum(load, 2 * above * (above + 3) / (2 * above + 3))
+    decayed = load * np.exp(-start)
+    root: _Floats = (load - decayed - start * decayed) / (1 - decayed)
     return root
 
 
@@ -538,18 +575,7 @@ def timing_model(config: Config) -> TimingModel:
     )
 
 
-def trace_timing(config: Config, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
-    """Cycles from spike trains by the machine of a configuration; see `TimingModel.trace`."""
-    return timing_model(config).trace(inputs)
-
-
-def statistics_timing(
-    config: Config, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
-) -> Timing:
-    """Cycles expected from spike counts; see `TimingModel.statistics`."""
-    return timing_model(config).statistics(counts, taps)
-
-
+@lru_cache(maxsize=1024)
 def even_taps(layer: Layer) -> float:
     """Taps inside the frame of a spike that is equally likely at every pixel, in expectation."""
     rows, columns = _taps(layer)
@@ -580,16 +606,5 @@ def spike_taps(layer: Layer, spikes: NDArray[np.bool_]) -> _Floats:
 
 
 def _taps(layer: Layer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Kernel rows, and columns, that reach a neuron inside the frame from each input position."""
-    return (
-        _taps_along(layer.in_height, layer.out_height, layer),
-        _taps_along(layer.in_width, layer.out_width, layer),
-    )
-
-
-def _taps_along(inputs: int, outputs: int, layer: Layer) -> NDArray[np.int64]:
-    if layer.kind == "dense":
-        return np.ones(inputs, dtype=np.int64)
-    position = np.arange(inputs)[:, None] + layer.padding - np.arange(layer.kernel)
-    taps: NDArray[np.int64] = ((position >= 0) & (position < outputs)).sum(axis=1)
-    return taps
+    rows, columns = taps_inside(layer)
+    return np.array(rows), np.array(columns)

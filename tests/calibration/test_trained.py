@@ -11,7 +11,7 @@ import pytest
 from spikemeter.calibration import run_timelines, simulate_run
 from spikemeter.config import load_config
 from spikemeter.models import load_run, train_run
-from spikemeter.predictor.timing import trace_timing
+from spikemeter.predictor.timing import timing_model
 from spikemeter.rtl import check_spikes
 
 pytestmark = pytest.mark.rtl
@@ -48,7 +48,7 @@ def test_integers_are_as_accurate_and_the_rtl_fires_as_they_say(
 
     simulation, expected = simulate_run(run, 4)
     check_spikes(simulation, expected, config.layers)
-    timing = trace_timing(config, [spikes[:4] for spikes in run.inputs])
+    timing = timing_model(config).trace([spikes[:4] for spikes in run.inputs])
     np.testing.assert_array_equal(simulation.cycles, timing.cycles)
     timelines = run_timelines(run, sample=1, rtl=True)
     assert timelines["RTL"] == timelines["timing model"]

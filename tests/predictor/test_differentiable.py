@@ -21,7 +21,7 @@ from spikemeter.errors import ConfigError
 from spikemeter.models.integer import network_spikes
 from spikemeter.network import Layer
 from spikemeter.predictor.differentiable import TorchTiming
-from spikemeter.predictor.timing import timing_model, trace_timing
+from spikemeter.predictor.timing import timing_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "latency_loss.md"
 MACHINES = (
@@ -82,7 +82,7 @@ def last_only(train: Tensor) -> Tensor:
 def test_spikes_cost_what_the_exact_timing_says(seed: int) -> None:
     case = random_case(seed)
     trains = network_spikes(case.network, case.inputs).inputs
-    exact, timing = trace_timing(case.config, trains), TorchTiming(case.config)
+    exact, timing = timing_model(case.config).trace(trains), TorchTiming(case.config)
     np.testing.assert_array_equal(timing.cycles(tensors(trains)), exact.cycles)
     np.testing.assert_array_equal(timing.layer_cycles(tensors(trains)), exact.layer_cycles)
 
@@ -92,7 +92,7 @@ def test_spikes_cost_what_the_exact_timing_says(seed: int) -> None:
 def test_so_does_the_published_machine(seed: int, encoder_width: int) -> None:
     config = small_config("6C3-MP2-7C3-20-9", backend="published", encoder_width=encoder_width)
     trains = random_trains(config, seed)
-    exact, timing = trace_timing(config, trains), TorchTiming(config)
+    exact, timing = timing_model(config).trace(trains), TorchTiming(config)
     np.testing.assert_array_equal(timing.cycles(tensors(trains)), exact.cycles)
     np.testing.assert_array_equal(timing.layer_cycles(tensors(trains)), exact.layer_cycles)
 
@@ -109,7 +109,7 @@ def test_a_large_network_is_exact_to_float32(schedule: str) -> None:
     )
     rng = np.random.default_rng(0)
     trains = [rng.random(shape) < 0.7 for shape in shapes(config, 1)]
-    exact = trace_timing(config, trains)
+    exact = timing_model(config).trace(trains)
     assert exact.cycles[0] > 2**25  # float32 no longer holds every whole number
     timing = TorchTiming(config)
     np.testing.assert_allclose(timing(tensors(trains)).numpy(), exact.cycles, rtol=1e-6)
@@ -126,7 +126,7 @@ def test_autocast_and_half_precision_round_no_cycle(hardware: dict[str, str]) ->
     config = load_config(content)
     trains = random_trains(config, 1)
     trains[0][0] = True  # 420 spikes in a map: bfloat16 holds whole numbers up to 256
-    exact = trace_timing(config, trains).cycles
+    exact = timing_model(config).trace(trains).cycles
     for dtype in (torch.bool, torch.bfloat16, torch.float16, torch.float32):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             cycles = TorchTiming(config)(tensors(trains, dtype))
@@ -272,7 +272,7 @@ def test_the_gradient_never_promises_too_little(seed: int) -> None:
             ((torch.from_numpy(new).double() - old.detach()) * old.grad).flatten(1).sum(1)
             for new, old in zip(after, before, strict=True)
         )
-        exact = torch.from_numpy(trace_timing(config, after).cycles)
+        exact = torch.from_numpy(timing_model(config).trace(after).cycles)
         assert (exact >= cycles.detach() + change - last_words).all()
 
 
@@ -381,6 +381,31 @@ def test_compiled_it_says_the_same(hardware: dict[str, str], network: str, backe
         torch.autograd.grad(found.sum(), trains), torch.autograd.grad(expected.sum(), trains)
     )
     torch.compiler.reset()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("temperature", [None, 3.0])
+@pytest.mark.parametrize("hardware", MACHINES)
+def test_on_a_gpu_it_says_the_same(hardware: dict[str, str], temperature: float | None) -> None:
+    config = small_config("4C3-6C3-MP2-5", **hardware)
+    trains = random_trains(config, 7, samples=6)
+    timing = TorchTiming(config, temperature=temperature).cuda()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        cycles = timing([train.cuda() for train in tensors(trains)])
+    assert cycles.device.type == "cuda"
+    assert cycles.dtype == torch.float32
+    if temperature is None:
+        exact = timing_model(config).trace(trains).cycles
+        np.testing.assert_allclose(cycles.cpu().numpy(), exact, rtol=1e-5)
+    relaxed = relaxed_trains(config, 7)
+    on_gpu = [train.detach().cuda().requires_grad_() for train in relaxed]
+    expected = TorchTiming(config, temperature=temperature)(relaxed)
+    found = timing(on_gpu)
+    torch.testing.assert_close(found.cpu(), expected)
+    torch.testing.assert_close(
+        [grad.cpu() for grad in torch.autograd.grad(found.sum(), on_gpu)],
+        list(torch.autograd.grad(expected.sum(), relaxed)),
+    )
 
 
 class SmallNetwork(nn.Module):

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from random_networks import random_network
 from synthetic_runs import synthetic_table
 
 from spikemeter.calibration.fit import fit_predictor
 from spikemeter.config import load_config
 from spikemeter.errors import ConfigError, InputError, PredictorError, RunFolderError
+from spikemeter.models.integer import network_spikes
 from spikemeter.predictor import LatencyPredictor, predict_latency
 from spikemeter.predictor.intervals import OUTSIDE_FACTOR
-from spikemeter.predictor.timing import BUCKETS, spike_taps, statistics_timing, trace_timing
+from spikemeter.predictor.machine import Timing
+from spikemeter.predictor.timing import BUCKETS, spike_taps, timing_model
 
 CONTENT = {
     "dataset": "nmnist-saccade",
@@ -127,7 +130,7 @@ def test_an_unmeasured_frame_size_is_estimated_with_a_warning(predictor):
 
 def test_a_run_folder_is_predicted_exactly_without_any_predictor(run_folder):
     estimate = predict_latency(run_folder)
-    exact = trace_timing(load_config(CONTENT), trains(run_folder))
+    exact = timing_model(load_config(CONTENT)).trace(trains(run_folder))
     assert estimate.fidelity == "trace"
     assert list(estimate.sample_cycles) == exact.cycles.tolist()
     assert estimate.cycles == exact.cycles.mean()
@@ -164,7 +167,7 @@ def test_a_lower_fidelity_can_be_forced_and_a_higher_one_cannot(run_folder, pred
     taps = [
         spike_taps(layer, x) for layer, x in zip(config.layers, trains(run_folder), strict=True)
     ]
-    expected = statistics_timing(config, counts, taps).cycles.mean()
+    expected = timing_model(config).statistics(counts, taps).cycles.mean()
     assert statistics.cycles == pytest.approx(expected)
     assert statistics.fidelity == "statistics"
     low, high = statistics.interval_cycles
@@ -207,6 +210,100 @@ def test_counts_in_memory_are_predicted_at_every_level(run_folder, predictor):
         predictor.estimate(config, spikes=counts | {"rates_1": counts["counts_1"]})
 
 
+class Recorder:
+    """Stands for a machine that is known by measurements alone."""
+
+    def __init__(self, config):
+        self.layers, self.told = config.layers, []
+
+    def statistics(self, counts, taps=None):
+        self.told.append(taps)
+        cycles = np.full(len(counts[0]), 1000.0)
+        parts = np.full((len(cycles), len(self.layers)), 1000.0 / len(self.layers))
+        return Timing(
+            cycles=cycles,
+            layer_cycles=parts,
+            buckets={name: parts / len(BUCKETS) for name in BUCKETS},
+            initiation_interval_cycles=cycles,
+        )
+
+    def doubt(self, confidence, outside=()):
+        return 0.25, ("measured",)
+
+
+def test_another_machine_is_told_what_is_known_and_speaks_for_itself(
+    run_folder, predictor, monkeypatch
+):
+    config = load_config(CONTENT)
+    machine = Recorder(config)
+    monkeypatch.setattr("spikemeter.predictor.predict.timing_model", lambda config: machine)
+    arrays = counted(config, trains(run_folder))
+    with_taps = predictor.estimate(config, spikes=arrays)
+    counts = {name: array for name, array in arrays.items() if name.startswith("counts")}
+    without = predictor.estimate(config, spikes=counts)
+    for index, known in enumerate(machine.told[0]):
+        np.testing.assert_array_equal(known, arrays[f"taps_{index}"])
+    assert machine.told[1] is None
+    for estimate in (with_taps, without):
+        expected = (1000 / math.exp(0.25), 1000 * math.exp(0.25))
+        assert estimate.interval_cycles == pytest.approx(expected)
+        assert estimate.warnings == ("measured",)
+
+
+def counted(config, spikes):
+    """Counts and taps of spike trains, named as in a file."""
+    arrays = {}
+    for index, (layer, x) in enumerate(zip(config.layers, spikes, strict=True)):
+        counts = x.reshape(*x.shape[:2], layer.in_channels, -1).sum(axis=3)
+        arrays |= {f"counts_{index}": counts, f"taps_{index}": spike_taps(layer, x)}
+    return arrays
+
+
+def test_without_taps_the_interval_is_wider_and_says_why(run_folder, predictor):
+    config = load_config(CONTENT)
+    arrays = counted(config, trains(run_folder))
+    counts = {name: array for name, array in arrays.items() if name.startswith("counts")}
+    summed = {name: array.sum(axis=2, keepdims=True) for name, array in counts.items()}
+    found = {
+        estimate.statistics_level: estimate
+        for estimate in (predictor.estimate(config, spikes=x) for x in (arrays, counts, summed))
+    }
+    width = {
+        level: math.log(estimate.interval_cycles[1] / estimate.cycles)
+        for level, estimate in found.items()
+    }
+    assert 0 < 5 * width["taps"] < width["channels"] <= 1.05 * width["layers"]
+    assert found["taps"].warnings == ()
+    for level in ("channels", "layers"):
+        assert found[level].warnings[0].startswith("spikes: taps_i are not known")
+    few = predictor.estimate(config, spikes=counts, confidence=0.999)
+    assert any("0.999 needs 999 calibrated points" in text for text in few.warnings)
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "dense alone"])
+def test_intervals_from_counts_hold_at_every_level(dense):
+    held = {"taps": [], "channels": [], "layers": []}
+    networks = ("20-10", "72-24-10") if dense else ("7C3-MP2-10", "9C3-MP2-14C3-MP2-10")
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        content = {"network": networks[seed % 2], "dataset": "nmnist-saccade"}
+        content["hardware"] = {"encoder_width": (16, 32, 64)[seed % 3]}
+        config = load_config(content)
+        density = np.geomspace(0.001, 0.4, 12).reshape(-1, 1, 1, 1, 1)
+        frames = rng.random((12, 8, 2, 16, 16)) < density
+        spikes = network_spikes(random_network(config, rng), frames).inputs
+        exact = timing_model(config).trace(spikes).cycles
+        for sample, cycles in enumerate(exact):
+            arrays = counted(config, [x[sample : sample + 1] for x in spikes])
+            counts = {name: array for name, array in arrays.items() if name.startswith("counts")}
+            summed = {name: array.sum(axis=2, keepdims=True) for name, array in counts.items()}
+            for level, known in zip(held, (arrays, counts, summed), strict=True):
+                low, high = predict_latency(config, spikes=known).interval_cycles
+                held[level].append(low <= cycles <= high)
+    for level, inside in held.items():
+        assert np.mean(inside) >= 0.82, level
+
+
 def test_spikes_are_looked_for_beside_the_configuration(run_folder, predictor, monkeypatch):
     beside = run_folder / "mine.yaml"
     beside.write_text(yaml.safe_dump({**CONTENT, "spikes": "trace.npz"}))
@@ -225,7 +322,7 @@ def test_counts_are_predicted_at_the_fidelity_of_statistics(tmp_path, predictor)
     source = {**CONTENT, "spikes": str(tmp_path / "c.npz")}
     estimate = predictor.estimate(source)
     assert estimate.fidelity == "statistics"
-    assert estimate.cycles == statistics_timing(config, [x[None] for x in counts]).cycles[0]
+    assert estimate.cycles == timing_model(config).statistics([x[None] for x in counts]).cycles[0]
     wide = predictor.estimate(CONTENT)
     widths = [e.interval_cycles[1] / e.interval_cycles[0] for e in (estimate, wide)]
     assert 1 < widths[0] < widths[1]

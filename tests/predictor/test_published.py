@@ -17,9 +17,7 @@ from spikemeter.predictor.published import PUBLISHED_ERROR, PublishedTiming
 from spikemeter.predictor.timing import (
     BUCKETS,
     spike_taps,
-    statistics_timing,
     timing_model,
-    trace_timing,
 )
 
 # The sample: spikes that enter a layer, and its cycles. What enters the first is not published.
@@ -80,7 +78,7 @@ def counted(trains: list[np.ndarray]) -> list[np.ndarray]:
 def test_the_formula_equals_a_plain_loop(seed: int, encoder_width: int) -> None:
     config = small_config(encoder_width=encoder_width)
     trains = random_trains(config, seed)
-    timing = trace_timing(config, trains)
+    timing = timing_model(config).trace(trains)
     for index, (layer, cores) in enumerate(zip(config.layers, config.neural_cores, strict=True)):
         expected = [plain_cycles(layer, cores, encoder_width, train) for train in trains[index]]
         assert timing.layer_cycles[:, index].tolist() == expected
@@ -90,10 +88,10 @@ def test_the_formula_equals_a_plain_loop(seed: int, encoder_width: int) -> None:
 def test_counts_alone_decide(seed: int) -> None:
     config = small_config()
     trains = random_trains(config, seed)
-    exact = trace_timing(config, trains)
+    exact = timing_model(config).trace(trains)
     taps = [spike_taps(layer, train) for layer, train in zip(config.layers, trains, strict=True)]
     for given_taps in (None, taps):
-        counts = statistics_timing(config, counted(trains), given_taps)
+        counts = timing_model(config).statistics(counted(trains), given_taps)
         np.testing.assert_array_equal(counts.cycles, exact.cycles)
         for name in BUCKETS:
             np.testing.assert_array_equal(counts.buckets[name], exact.buckets[name])
@@ -101,7 +99,7 @@ def test_counts_alone_decide(seed: int) -> None:
 
 def test_inferences_follow_one_another() -> None:
     config = small_config()
-    timing = trace_timing(config, random_trains(config, 1))
+    timing = timing_model(config).trace(random_trains(config, 1))
     np.testing.assert_array_equal(timing.initiation_interval_cycles, timing.cycles)
     np.testing.assert_array_equal(timing.cycles, timing.layer_cycles.sum(axis=1))
     assert (timing.buckets["stall"] == 0).all()
@@ -109,7 +107,9 @@ def test_inferences_follow_one_another() -> None:
 
 def test_no_spikes_cost_the_fixed_part() -> None:
     config = small_config()
-    timing = trace_timing(config, [np.zeros_like(train) for train in random_trains(config, 0)])
+    timing = timing_model(config).trace(
+        [np.zeros_like(train) for train in random_trains(config, 0)]
+    )
     # Two phases of 3 steps: 2 maps to encode and 48 neurons to fire; then 6 maps and 12 neurons
     assert timing.layer_cycles[0, :2].tolist() == [2 * 3 * (2 * 10 + 48), 3 * (6 * 10 + 12)]
     # 3 steps: 84 inputs are 3 chunks of 32, 20 are one; 4 and 9 rounds
@@ -120,7 +120,12 @@ def test_no_spikes_cost_the_fixed_part() -> None:
 def test_more_expected_spikes_never_cost_less(events: float, more: float) -> None:
     config = small_config()
     fewer, many = (
-        statistics_timing(config, [np.full((1, 3, x.in_channels), amount) for x in config.layers])
+        timing_model(config).statistics(
+            [
+                np.full((1, 3, x.in_channels), min(amount, x.in_height * x.in_width))
+                for x in config.layers
+            ]
+        )
         for amount in (events, events + more)
     )
     assert (fewer.layer_cycles <= many.layer_cycles + 1e-9).all()
@@ -131,7 +136,7 @@ def test_more_cores_are_never_slower() -> None:
     before = np.full(4, np.inf)
     for cores in range(1, 7):
         config = small_config(neural_cores=[cores] * 4)
-        now = trace_timing(config, trains).layer_cycles.max(axis=0)
+        now = timing_model(config).trace(trains).layer_cycles.max(axis=0)
         assert (now <= before).all()
         before = now
 
@@ -228,6 +233,18 @@ def test_the_interval_and_a_warning_say_that_it_is_a_formula(predictor: LatencyP
         assert row["warnings"] == "; ".join(one.warnings)
 
 
+def test_from_counts_the_error_of_the_formula_is_all_there_is() -> None:
+    config = small_config()
+    trains = random_trains(config, 2)
+    arrays = {f"counts_{index}": count for index, count in enumerate(counted(trains))}
+    estimate = predict_latency(config, spikes=arrays)
+    assert estimate.statistics_level == "channels"
+    assert estimate.cycles == pytest.approx(timing_model(config).trace(trains).cycles.mean())
+    low, high = estimate.interval_cycles
+    assert (low, high) == pytest.approx((estimate.cycles / 1.08, estimate.cycles * 1.08))
+    assert len(estimate.warnings) == 1
+
+
 def test_microseconds_scale_with_the_clock(tmp_path) -> None:
     config = small_config()
     trains = random_trains(config, 2)
@@ -238,6 +255,6 @@ def test_microseconds_scale_with_the_clock(tmp_path) -> None:
         for clock in (50, 200)
     )
     assert slow.fidelity == "trace"
-    assert slow.cycles == fast.cycles == trace_timing(config, trains).cycles.mean()
+    assert slow.cycles == fast.cycles == timing_model(config).trace(trains).cycles.mean()
     assert slow.microseconds == pytest.approx(4 * fast.microseconds)
     assert slow.interval_cycles == pytest.approx((slow.cycles / 1.08, slow.cycles * 1.08))

@@ -13,14 +13,14 @@ from spikemeter.config import load_config
 from spikemeter.errors import ConfigError
 from spikemeter.models.integer import network_spikes
 from spikemeter.predictor.timeline import Slice, chrome_trace, engine_timeline
-from spikemeter.predictor.timing import BUCKETS, trace_timing
+from spikemeter.predictor.timing import BUCKETS, timing_model
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_slices_fill_every_layer_and_add_up_to_its_buckets(seed: int) -> None:
     case = random_case(seed, samples=1)
     inputs = network_spikes(case.network, case.inputs).inputs
-    timing = trace_timing(case.config, inputs)
+    timing = timing_model(case.config).trace(inputs)
     slices = engine_timeline(case.config, inputs)
     for index in range(len(inputs)):
         own = [entry for entry in slices if entry.layer == index]
@@ -76,6 +76,37 @@ def test_a_trace_nests_buckets_in_steps_and_counts_microseconds() -> None:
         )
     for event in spans:
         assert event["dur"] == pytest.approx(event["args"]["cycles"] / config.hardware.clock_mhz)
+
+
+@pytest.mark.parametrize("clock_mhz", [333, 333.3, 100, 7])
+@pytest.mark.parametrize("truncates", [False, True], ids=["as numbers", "in whole nanoseconds"])
+def test_no_bucket_outlasts_its_step_at_any_clock(clock_mhz: float, truncates: bool) -> None:
+    case = random_case(3, samples=1)
+    content = case.config.model_dump()
+    content["hardware"]["clock_mhz"] = clock_mhz
+    config = load_config(content)
+    slices = engine_timeline(config, network_spikes(case.network, case.inputs).inputs)
+    trace = json.loads(json.dumps(chrome_trace(config, {"model": slices})))
+    steps = buckets = 0
+    for event in trace["traceEvents"]:
+        if event["ph"] != "X":
+            continue
+        if truncates:  # as Perfetto reads them
+            start, cycles = int(event["ts"] * 1000), int(event["dur"] * 1000)
+            assert start == round(1000 * event["args"]["start_cycle"] / clock_mhz)
+        else:
+            start, cycles = event["ts"], event["dur"]
+        end = start + cycles
+        if event["name"].startswith("step"):
+            outer, before, steps = (start, end), start, steps + 1
+            continue
+        assert outer[0] <= start
+        assert end <= outer[1]
+        if truncates:
+            assert start == before
+        before, buckets = end, buckets + 1
+    assert steps
+    assert buckets > steps
 
 
 def test_only_the_engine_and_one_sample_have_a_timeline() -> None:

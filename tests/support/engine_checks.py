@@ -12,7 +12,7 @@ from random_networks import Case
 
 from spikemeter.models.integer import SpikeTrains, network_spikes
 from spikemeter.predictor.timeline import engine_timeline
-from spikemeter.predictor.timing import BUCKETS, trace_timing
+from spikemeter.predictor.timing import BUCKETS, timing_model
 from spikemeter.rtl import Simulation, check_spikes, simulate, simulated_spans
 from spikemeter.rtl.runners import DEFAULT_BUILD, Build
 
@@ -56,7 +56,7 @@ def check_case(
         If an assertion fails, or the RTL does not finish.
     """
     expected = expected or network_spikes(case.network, case.inputs)
-    timing = trace_timing(case.config, expected.inputs)
+    timing = timing_model(case.config).trace(expected.inputs)
     simulation = simulate(case.config, case.network, case.inputs, runner=runner, build=build)
     check_spikes(simulation, expected, case.config.layers)
     for bucket in BUCKETS:

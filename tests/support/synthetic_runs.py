@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spikemeter.config import Config, load_config
 from spikemeter.predictor.events import expected_counts
 from spikemeter.predictor.features import row_from_config
-from spikemeter.predictor.timing import even_taps, statistics_timing
+from spikemeter.predictor.timing import even_taps, timing_model
 
 NETWORKS = ("8C3-MP2-10", "8C3-MP2-12C3-MP2-10", "6C5-MP2-24-10", "12C3v-8C3-MP4-10")
 
@@ -60,7 +60,7 @@ def synthetic_row(config: Config, rng: np.random.Generator, noise: float) -> dic
     events = synthetic_events(config.input.time_steps)
     firing, output = _rates(config, rng, noise)
     counts = expected_counts(config, events, output[:-1])
-    timing = statistics_timing(config, [layer[None] for layer in counts])
+    timing = timing_model(config).statistics([layer[None] for layer in counts])
     return row_from_config(config) | {
         "status": "ok",
         "reason": None,
@@ -69,7 +69,7 @@ def synthetic_row(config: Config, rng: np.random.Generator, noise: float) -> dic
         "layers.firing_rate": firing,
         "layers.output_rate": output,
         "layers.taps": [even_taps(layer) for layer in config.layers],
-        "layers.cycles": timing.layer_cycles[0].tolist(),
+        "layers.cycles.mean": timing.layer_cycles[0].tolist(),
         "input.events": events.ravel().tolist(),
         "samples": 64,
         "cycles.mean": float(timing.cycles[0]) * math.exp(0.01 * rng.normal()),
