@@ -1,6 +1,9 @@
-"""Measure small networks on SANA-FE's Loihi model and write a table that `fit-timing` reads.
+"""Measure small networks on SANA-FE's Loihi model and write tables that `fit-timing` reads.
 
-    python benchmarks/sanafe_adapter.py --out loihi --rows 50
+    python benchmarks/sanafe_adapter.py --out loihi
+
+Each draw gets a folder of its number with `measurements.csv` and, of three and four layers,
+`unseen.csv`.
 
 SANA-FE [1]_ is GPL-3.0 and no dependency of Spikemeter: it is imported here alone, and only when
 this runs (``pip install sanafe``). Networks are drawn at random, mapped to its Loihi example as
@@ -35,29 +38,35 @@ SYNAPSES = {"conv": "loihi_conv_synapse", "dense": "loihi_dense_synapse"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for table and spikes")
-    parser.add_argument("--name", default="measurements", help="of the table, without its ending")
-    parser.add_argument("--rows", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--deep", action="store_true", help="three and four layers, no fewer")
+    parser.add_argument("--out", type=Path, required=True, help="folder for tables and spikes")
+    parser.add_argument("--draws", type=int, default=3, help="pairs of tables")
+    parser.add_argument("--rows", type=int, default=50, help="of measurements.csv")
+    parser.add_argument("--unseen", type=int, default=30, help="rows of unseen.csv")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(arguments.seed)
-    (arguments.out / "spikes").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number in range(arguments.rows):
-        content = random_content(rng, deep=arguments.deep)
-        config = measured_config(content, spikes="-")
-        spikes, microseconds = simulate(config, rng)
-        file = f"spikes/{arguments.name}-{number}.npz"
+    for draw in range(arguments.draws):
+        folder = arguments.out / str(draw)
+        write_table(folder, "measurements", arguments.rows, seed=2 * draw, deep=False)
+        write_table(folder, "unseen", arguments.unseen, seed=2 * draw + 1, deep=True)
+
+
+def write_table(folder: Path, name: str, rows: int, *, seed: int, deep: bool) -> None:
+    """Measure networks and write a table with their spikes; more rows begin with the same ones."""
+    rng = np.random.default_rng(seed)
+    (folder / "spikes").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(rows):
+        content = random_content(rng, deep=deep)
+        spikes, microseconds = simulate(measured_config(content, spikes="-"), rng)
+        file = f"spikes/{name}-{number}.npz"
         arrays = {f"inputs_{index}": train for index, train in enumerate(spikes)}
-        np.savez_compressed(arguments.out / file, **arrays)
-        rows.append((json.dumps(content), file, f"{microseconds:.6f}", "us"))
-    path = arguments.out / f"{arguments.name}.csv"
+        np.savez_compressed(folder / file, **arrays)
+        lines.append((json.dumps(content), file, f"{microseconds:.6f}", "us"))
+    path = folder / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("config", "spikes", "latency", "unit"))
-        writer.writerows(rows)
-    print(f"{len(rows)} measurements in {path}")
+        writer.writerows(lines)
+    print(f"{rows} measurements in {path}")
 
 
 def random_content(rng: np.random.Generator, *, deep: bool) -> dict[str, Any]:
@@ -125,7 +134,8 @@ def simulate(config: Config, rng: np.random.Generator) -> tuple[list[NDArray[np.
         source.connect_neurons_sparse(target, weights, pairs)
     chip = sanafe.SpikingChip(chip_cores.architecture)
     chip.load(network)
-    result = chip.sim(steps, spike_trace=True)
+    # With several threads the order of messages, and so the latency, is another on each machine
+    result = chip.sim(steps, spike_trace=True, processing_threads=1)
     trains = _recorded(config, groups, result["spike_trace"])
     return trains, result["sim_time"] * 1e6
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ..config import Config, measured_config, read_yaml
 from ..errors import InputError
 from ..predictor.spikes import KnownSpikes, read_spikes
-from ..predictor.timing import even_taps
 from ..predictor.workload import Workload, joined, workload
 
 if TYPE_CHECKING:
@@ -66,10 +65,14 @@ class Measurements:
     knobs: tuple[str, ...]
 
     @property
-    def groups(self) -> NDArray[np.int64]:
-        """Number of each row's network and hardware, shape (rows,)."""
-        keys = [_point(config) for config in self.configs]
-        return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    def networks(self) -> NDArray[np.int64]:
+        """Number of each row's network and input size, shape (rows,)."""
+        return _numbered([_network(config) for config in self.configs])
+
+    @property
+    def machines(self) -> NDArray[np.int64]:
+        """Number of each row's network and input size on its hardware, shape (rows,)."""
+        return _numbered([f"{_network(each)} {each.hardware!r}" for each in self.configs])
 
     @property
     def owner(self) -> NDArray[np.int64]:
@@ -80,7 +83,7 @@ class Measurements:
         """Lay out the spikes of all rows."""
         return joined(
             [
-                workload(config, *_counts_and_taps(config, known), self.knobs)
+                workload(config, known.counts, known.taps, self.knobs)
                 for config, known in zip(self.configs, self.spikes, strict=True)
             ]
         )
@@ -114,10 +117,7 @@ def read_measurements(path: str | Path, *, backend: str = "measured") -> Measure
         knobs = {name.removeprefix(_KNOB): _number(row[name], number, name) for name in names}
         config = _config(row, number, path.parent, knobs, backend)
         configs.append(config)
-        try:
-            spikes.append(read_spikes(path.parent / str(config.spikes), config))
-        except InputError as error:
-            raise InputError(f"row {number}, spikes: {error}") from error
+        spikes.append(_spikes(path.parent / str(config.spikes), config, number))
         latencies.append(_latency(row["latency"], number))
     known_knobs = _common_knobs(configs)
     clocks = np.array([config.hardware.clock_mhz for config in configs])
@@ -190,16 +190,40 @@ def _config(
         else:
             path = folder / text
             content = read_yaml(path / "config.yaml" if path.is_dir() else path, "configuration")
+        # Without the columns first: they would hide what the configuration says of a knob
+        stated = measured_config(content, spikes=spikes, backend=backend).hardware.knobs
         config = measured_config(content, spikes=spikes, backend=backend, knobs=knobs)
     except InputError as error:
         raise InputError(f"row {number}, config: {error}") from error
-    hardware = content.get("hardware")
-    stated = hardware.get("knobs", {}) if isinstance(hardware, Mapping) else {}
     for name, value in knobs.items():
-        if name in stated and float(stated[name]) != value:
-            rule = f"must be the {stated[name]} of its configuration's hardware.knobs.{name}"
+        if stated.get(name, value) != value:
+            rule = f"must be the {stated[name]:g} of its configuration's hardware.knobs.{name}"
             raise InputError(f"row {number}, {_KNOB}{name}: {rule}, got {value:g}")
     return config
+
+
+def _spikes(path: Path, config: Config, number: int) -> KnownSpikes:
+    try:
+        return read_spikes(path, config)
+    except InputError as error:
+        ragged = _ragged_array(path)
+        reason = f"{ragged}: must be an array of numbers, its rows have several lengths"
+        raise InputError(f"row {number}, spikes: {reason if ragged else error}") from error
+
+
+def _ragged_array(path: Path) -> str | None:
+    """Name an array that holds objects, as numpy writes rows of several lengths."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name in file.files:
+                try:
+                    file[name]
+                except ValueError as error:
+                    if "Object arrays" in str(error):
+                        return str(name)
+    except Exception:  # whatever else is wrong has its own sentence
+        return None
+    return None
 
 
 def _json_object(text: str) -> Mapping[str, Any]:
@@ -251,38 +275,44 @@ def _common_knobs(configs: Iterable[Config]) -> tuple[str, ...]:
     return knobs or ()
 
 
-def _counts_and_taps(config: Config, known: KnownSpikes) -> tuple[list[_Floats], list[_Floats]]:
-    """Spikes and taps by channel; what is not known is spread evenly."""
-    counts, taps = [], []
-    for index, (layer, count) in enumerate(zip(config.layers, known.counts, strict=True)):
-        tap = count * even_taps(layer) if known.taps is None else known.taps[index]
-        shape = (*count.shape[:2], layer.in_channels)
-        share = count.shape[2] / layer.in_channels
-        counts.append(np.broadcast_to(count * share, shape))
-        taps.append(np.broadcast_to(tap * share, shape))
-    return counts, taps
+def _numbered(keys: Sequence[str]) -> NDArray[np.int64]:
+    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
 
 
-def _point(config: Config) -> str:
-    """Text that is equal for rows of one network and hardware."""
-    size = config.input
-    sizes = (config.network, size.height, size.width, size.channels, size.time_steps)
-    return f"{sizes} {config.hardware!r}"
+def _network(config: Config) -> str:
+    """Text that is equal for rows of one network and input size."""
+    return f"{config.input.time_steps} {config.layers!r}"
 
 
 def _refuse_contradictions(found: Measurements) -> None:
     """Refuse rows that say different things of the same inference."""
-    first: dict[str, int] = {}
-    for index, (config, known) in enumerate(zip(found.configs, found.spikes, strict=True)):
-        digest = hashlib.sha256(config.model_copy(update={"spikes": None}).to_yaml().encode())
-        for arrays in _counts_and_taps(config, known):
-            for array in arrays:
-                digest.update(np.ascontiguousarray(array).tobytes())
-        other = first.setdefault(digest.hexdigest(), index)
-        low, high = sorted((found.cycles[other], found.cycles[index]))
+    keys = [
+        _inference(config, known, clocked=found.unit in _MICROSECONDS)
+        for config, known in zip(found.configs, found.spikes, strict=True)
+    ]
+    fastest: dict[bytes, int] = {}
+    slowest: dict[bytes, int] = {}
+    for row, key in enumerate(keys):
+        fastest[key] = min(fastest.get(key, row), row, key=lambda each: found.cycles[each])
+        slowest[key] = max(slowest.get(key, row), row, key=lambda each: found.cycles[each])
+        low, high = found.cycles[fastest[key]], found.cycles[slowest[key]]
         if high > CONTRADICTION * low:
+            other = fastest[key] if row == slowest[key] else slowest[key]
             raise InputError(
-                f"row {index + 1}, latency: must be within {100 * (CONTRADICTION - 1):.0f} % of "
-                f"row {other + 1}, which has the same configuration, spikes and knobs; got "
-                f"{found.cycles[index]:.6g} and {found.cycles[other]:.6g} cycles"
+                f"row {row + 1}, latency: must be within {100 * (CONTRADICTION - 1):.0f} % of "
+                f"row {other + 1}, which has the same network, hardware and spikes; got "
+                f"{found.cycles[row]:.6g} and {found.cycles[other]:.6g} cycles"
             )
+
+
+def _inference(config: Config, known: KnownSpikes, *, clocked: bool) -> bytes:
+    """Digest all that a latency may depend on; a clock matters where time was measured."""
+    hardware = config.hardware
+    sizes = (_network(config), config.neural_cores, hardware.encoder_width, hardware.schedule)
+    knobs = sorted(hardware.knobs.items())
+    digest = hashlib.sha256(repr((sizes, knobs, hardware.clock_mhz if clocked else None)).encode())
+    arrays = (*known.counts, *(known.taps or ())) if known.inputs is None else known.inputs
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import PredictorError
-from ..files import new_folder, write_whole
-from .costs import Structure, structure_terms
+from ..files import new_folder, read_plain, write_whole
 from .fitted import Backend, amount_names
 from .intervals import Residuals
 from .sparsity import load_booster
+from .structure import Structure, structure_terms
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "read_backend", "write_backend"]
 
@@ -30,7 +31,7 @@ SCHEMA_VERSION = 1
 
 MANIFEST = "manifest.json"
 _RESIDUAL = "residual.ubj"
-_LARGEST_BYTES = {MANIFEST: 64 * 2**20, _RESIDUAL: 64 * 2**20}
+_LARGEST_BYTES = 64 * 2**20
 
 _Knob = Annotated[float, Field(gt=0)]
 
@@ -98,7 +99,7 @@ def write_backend(backend: Backend, path: Path) -> None:
     files = {MANIFEST: json.dumps(manifest.model_dump(mode="json"), indent=1).encode()}
     if residual is not None:
         files[_RESIDUAL] = residual
-    with new_folder(path, set(_LARGEST_BYTES), refusal=PredictorError) as folder:
+    with new_folder(path, {MANIFEST, _RESIDUAL}, refusal=PredictorError) as folder:
         for name, data in files.items():
             write_whole(folder / name, data)
 
@@ -139,7 +140,7 @@ def _checksum(content: _Content) -> str:
 
 
 def _read_manifest(path: Path) -> _Content:
-    data = _read_plain(path, MANIFEST)
+    data = read_plain(path / MANIFEST, _LARGEST_BYTES, partial(_refusal, path))
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -162,24 +163,10 @@ def _read_manifest(path: Path) -> _Content:
 def _read_residual(path: Path, content: _Content) -> bytes | None:
     if content.residual_sha256 is None:
         return None
-    data = _read_plain(path, _RESIDUAL)
+    data = read_plain(path / _RESIDUAL, _LARGEST_BYTES, partial(_refusal, path))
     if hashlib.sha256(data).hexdigest() != content.residual_sha256:
         raise _refusal(path, f"{_RESIDUAL} is not the file that the manifest describes")
     return data
-
-
-def _read_plain(path: Path, name: str) -> bytes:
-    file = path / name
-    if file.is_symlink() or not file.is_file():
-        raise _refusal(path, f"it holds no plain file {name}")
-    try:
-        size = file.stat().st_size
-        if size > _LARGEST_BYTES[name]:
-            rule = f"{name} must have at most {_LARGEST_BYTES[name]} bytes, got {size}"
-            raise _refusal(path, rule)
-        return file.read_bytes()
-    except OSError as error:
-        raise _refusal(path, f"{name}: {error.strerror}") from error
 
 
 def _backend(content: _Content, residual: bytes | None) -> Backend:

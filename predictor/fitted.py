@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import ConfigError
-from .costs import CostModel, StepCycles, Structure
+from .costs import CostModel, StepCycles, cost_model
 from .intervals import OUTSIDE_FACTOR, Residuals
 from .machine import BUCKETS, Timing, check_counts, check_trains
-from .timing import even_taps, spike_taps
+from .structure import Structure
+from .timing import spike_taps
 from .workload import workload
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ __all__ = [
     "check_knobs",
     "fitted_timing",
     "residual_features",
+    "times_beyond",
 ]
 
 _SMALLEST_SHARE = 0.1
 """No half width of log cycles is below this by the number of measured groups."""
+
+MANY_GROUPS = 40
+"""An interval from fewer measured groups comes with a warning."""
 
 SLACK = 1.25
 """What was measured vouches for this factor beyond it."""
@@ -93,14 +98,17 @@ class Backend:
 
         Notes
         -----
-        The conformal half width of errors on unseen groups, times (n + p) / (n - p) for n groups
-        and p costs, as Akaike's final prediction error has it: the terms were chosen by the same
-        errors. Outside of the measurements it is `OUTSIDE_FACTOR` times as wide.
+        The conformal half width of errors on groups that the whole fit had not seen, and never
+        nothing: what few groups agree on may still be wrong. Outside of the measurements it is
+        `OUTSIDE_FACTOR` times as wide.
         """
         half_width, warning = self.residuals.half_width(confidence)
         groups = self.residuals.groups
-        costs = min(len(self.costs), groups - 1)
-        half_width *= (groups + costs) / (groups - costs)
+        if warning is None and groups < MANY_GROUPS:
+            warning = (
+                f"confidence: the backend rests on {groups} groups of measurements, and an "
+                f"interval from fewer than {MANY_GROUPS} may be too narrow"
+            )
         half_width = max(half_width, _SMALLEST_SHARE / groups)
         return half_width * (OUTSIDE_FACTOR if outside else 1.0), warning
 
@@ -123,16 +131,14 @@ class Backend:
         """For every sample a sentence for each amount that no measurement comes near."""
         names = amount_names(list(self.knobs))
         values = amounts(model)
-        slack = np.where([name.startswith("knob ") for name in names], 1 + 1e-9, SLACK)
-        above = values > self.high * slack
-        below = values * slack < self.low
+        beyond = times_beyond(values, self.low, self.high, names) > 1
         return tuple(
             tuple(
                 f"hardware.backend: {names[column]}: {value[column]:.4g} is outside the measured "
                 f"{self.low[column]:.4g} to {self.high[column]:.4g}"
                 for column in np.flatnonzero(out)
             )
-            for value, out in zip(values, above | below, strict=True)
+            for value, out in zip(values, beyond, strict=True)
         )
 
 
@@ -152,6 +158,30 @@ def amounts(model: CostModel) -> _Floats:
     both = np.concatenate([counted * ~dense, counted * dense], axis=1)
     totals = np.add.reduceat(both, model.work.starts, axis=0)
     return np.concatenate([totals, model.work.knobs], axis=1)
+
+
+def times_beyond(values: _Floats, low: _Floats, high: _Floats, names: Sequence[str]) -> _Floats:
+    """How far amounts lie beyond what was measured, in times of what that still vouches for.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (..., amounts)
+    low, high : ndarray of float, shape (amounts,)
+        Smallest and largest that was measured.
+    names : sequence of str
+        As `amount_names` gives them; a knob vouches for nothing beyond it.
+
+    Returns
+    -------
+    ndarray of float, shape (..., amounts)
+        Above 1 outside.
+    """
+    tiny = 1e-9
+    slack = np.where([name.startswith("knob ") for name in names], 1 + tiny, SLACK)
+    out = (values > high * slack) | (values * slack < low)
+    ratio = np.maximum((values + tiny) / (high + tiny), (low + tiny) / (values + tiny)) / slack
+    times: _Floats = np.where(out, np.maximum(ratio, 1 + tiny), np.clip(ratio, 0.0, 1.0))
+    return times
 
 
 def residual_features(model: CostModel, cycles: _Floats) -> NDArray[np.float32]:
@@ -233,14 +263,9 @@ class FittedTiming:
         """
         layers, steps = self.config.layers, self.config.input.time_steps
         check_counts(layers, steps, "counts", counts)
-        if taps is None:
-            taps = [count * even_taps(layer) for layer, count in zip(layers, counts, strict=True)]
-        else:
-            check_counts(layers, steps, "taps", taps)
-        return self._timing(
-            [_by_channel(x, layer.in_channels) for layer, x in zip(layers, counts, strict=True)],
-            [_by_channel(x, layer.in_channels) for layer, x in zip(layers, taps, strict=True)],
-        )
+        if taps is not None:
+            check_counts(layers, steps, "taps", taps, counts)
+        return self._timing(counts, taps)
 
     def doubt(
         self, confidence: float, outside: Sequence[str] = ()
@@ -257,13 +282,10 @@ class FittedTiming:
         half_width, warning = self.backend.half_width(confidence, outside=bool(outside))
         return half_width, (*outside, *((warning,) if warning else ()))
 
-    def _timing(self, counts: Sequence[_Floats], taps: Sequence[_Floats]) -> Timing:
+    def _timing(self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None) -> Timing:
         backend = self.backend
-        model = CostModel(
-            work=workload(self.config, counts, taps, list(backend.knobs)),
-            structure=backend.structure,
-            references=backend.knobs,
-        )
+        work = workload(self.config, counts, taps, list(backend.knobs))
+        model = cost_model(work, backend.structure, backend.knobs)
         costs = backend.cost_vector(model)
         found = model.cycles(costs)
         factors = backend.factors(model, found.cycles)
@@ -332,13 +354,6 @@ def _cached(path: Path, modified_ns: int, size: int) -> Backend:
     from .backend import read_backend
 
     return read_backend(path)
-
-
-def _by_channel(values: _Floats, channels: int) -> _Floats:
-    """Spread numbers of all channels together evenly over them."""
-    if values.shape[2] == channels:
-        return values
-    return np.broadcast_to(values / channels, (*values.shape[:2], channels))
 
 
 def _by_layer(found: StepCycles, factors: _Floats, inference: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import PredictorError
-from ..files import new_folder, write_whole
+from ..files import new_folder, read_plain, write_whole
 from .events import InputStatistics, TapRatios
 from .features import CATEGORICAL_KEYS, feature_names
 from .intervals import Domain, Residuals
@@ -218,7 +219,7 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
 
 
 def _read_manifest(path: Path) -> _Manifest:
-    content = _read_plain(path, _MANIFEST, _MANIFEST_BYTES)
+    content = read_plain(path / _MANIFEST, _MANIFEST_BYTES, partial(_refusal, path))
     try:
         raw = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -234,25 +235,12 @@ def _read_manifest(path: Path) -> _Manifest:
 
 
 def _read_file(path: Path, name: str, entry: _File) -> bytes:
-    content = _read_plain(path, name, _LARGEST_BYTES[name])
+    content = read_plain(path / name, _LARGEST_BYTES[name], partial(_refusal, path))
     if len(content) != entry.bytes:
         raise _refusal(path, f"{name} must have {entry.bytes} bytes, got {len(content)}")
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise _refusal(path, f"{name} is not the file that the manifest describes")
     return content
-
-
-def _read_plain(path: Path, name: str, largest: int) -> bytes:
-    file = path / name
-    if file.is_symlink() or not file.is_file():
-        raise _refusal(path, f"it holds no plain file {name}")
-    try:
-        size = file.stat().st_size
-        if size > largest:
-            raise _refusal(path, f"{name} must have at most {largest} bytes, got {size}")
-        return file.read_bytes()
-    except OSError as error:
-        raise _refusal(path, f"{name}: {error.strerror}") from error
 
 
 def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:

@@ -161,13 +161,20 @@ def known_spikes(
         for name in arrays:
             if not _is_wanted(name):
                 raise _UnfitError(f"{name}: arrays are inputs_i, counts_i, taps_i and outputs")
-        return _checked({name: np.asarray(array) for name, array in arrays.items()}, config)
+        return _checked({name: _as_array(name, array) for name, array in arrays.items()}, config)
     except _UnfitError as error:
         raise refusal(str(error)) from error
 
 
 class _UnfitError(Exception):
     """An array does not fit; becomes the refusal that the caller wants."""
+
+
+def _as_array(name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise _UnfitError(f"{name}: must be an array, got lists of different lengths") from error
 
 
 def _is_wanted(name: str) -> bool:

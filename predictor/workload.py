@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
+from ..network import Layer
+from .timing import even_taps
 
 __all__ = ["Workload", "joined", "workload"]
 
@@ -76,7 +78,7 @@ class Workload:
 def workload(
     config: Config,
     counts: Sequence[_Floats],
-    taps: Sequence[_Floats],
+    taps: Sequence[_Floats] | None,
     knobs: Sequence[str] = (),
 ) -> Workload:
     """Lay out the spikes of one configuration.
@@ -85,13 +87,19 @@ def workload(
     ----------
     config : Config
         Network and hardware.
-    counts, taps : sequence of ndarray of float, shape (samples, time_steps, in_channels)
-        Spikes that enter each weighted layer, and their kernel taps inside the frame.
+    counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
+        Spikes that enter each weighted layer; with a last axis of 1 those of all channels, which
+        are then taken to spike alike.
+    taps : sequence of ndarray of float, or None
+        Kernel taps of these spikes that lie inside the frame, in the same shapes. None: spikes
+        are equally likely at every pixel.
     knobs : sequence of str, optional
         Names of the further numbers to take from `hardware.knobs`.
     """
     layers = config.layers
     samples, steps = counts[0].shape[:2]
+    if taps is None:
+        taps = [count * even_taps(layer) for layer, count in zip(layers, counts, strict=True)]
 
     def rows(values: Sequence[float]) -> _Floats:
         return np.tile(np.repeat(np.asarray(values, dtype=np.float64), steps), samples)
@@ -100,8 +108,8 @@ def workload(
     width = float(config.hardware.encoder_width)
     indices = np.arange(samples * len(layers) * steps)
     return Workload(
-        events=_cells(counts),
-        taps=_cells(taps),
+        events=_cells(counts, layers),
+        taps=_cells(taps, layers),
         maps=rows([layer.in_channels for layer in layers]).astype(np.int64),
         sample=indices // (len(layers) * steps),
         layer=indices // steps % len(layers),
@@ -132,7 +140,17 @@ def joined(works: Sequence[Workload]) -> Workload:
     return Workload(**merged)
 
 
-def _cells(arrays: Sequence[_Floats]) -> _Floats:
+def _cells(arrays: Sequence[_Floats], layers: Sequence[Layer]) -> _Floats:
     """Flatten (samples, steps, channels) of every layer, samples first."""
-    flat = [np.asarray(array, dtype=np.float64).reshape(len(array), -1) for array in arrays]
+    flat = [
+        _by_channel(array, layer.in_channels).reshape(len(array), -1)
+        for array, layer in zip(arrays, layers, strict=True)
+    ]
     return np.concatenate(flat, axis=1).ravel()
+
+
+def _by_channel(values: _Floats, channels: int) -> _Floats:
+    """Spread numbers of all channels together evenly over them."""
+    if values.shape[2] == channels:
+        return np.asarray(values, dtype=np.float64)
+    return np.broadcast_to(values / channels, (*values.shape[:2], channels))

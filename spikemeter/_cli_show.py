@@ -65,7 +65,7 @@ def show_backend(console: Console, report: Mapping[str, Any]) -> None:
             f"{percent(residual['error_with'])} with it"
         )
     console.print(
-        f"{report['rows']} measurements of {report['groups']} networks and machines; unseen ones "
+        f"{report['rows']} measurements of {report['groups']} groups; unseen ones "
         f"are {percent(report['mape'])} off on average, 99 % within {percent(report['p99'])}"
     )
     show_groups(console, report["by_group"], "worst when unseen")

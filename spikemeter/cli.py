@@ -375,7 +375,7 @@ def fit_timing(
     with quiet_stdout(), progress_bars() as progress:
         if measurements is not None and out is not None:
             progress.add_task("fitting", total=None)
-            report = dict(fit_to(measurements, out))
+            report = dict(fit_to(measurements, out, test=test))
             backend = out
         if test is not None and backend is not None:
             scores = dict(score_timing(test, backend))

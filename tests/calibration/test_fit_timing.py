@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from measured_tables import engine, hidden_engine, published, write_lines, write_table
+from measured_tables import engine, hidden, published, write_lines, write_table
 
 from spikemeter import LatencyPredictor, cli, fit_timing, predict_latency, score_timing
+from spikemeter.calibration import residual, timing_fit, timing_report
 from spikemeter.calibration.measurements import read_measurements
+from spikemeter.calibration.search import _distinct_shares, _without_idle_choices
+from spikemeter.calibration.timing_problem import Candidate, Problem
 from spikemeter.config import load_config, measured_config
 from spikemeter.errors import ConfigError, InputError, PredictorError
 from spikemeter.predictor.backend import read_backend
 from spikemeter.predictor.machine import BUCKETS
-from spikemeter.predictor.timing import statistics_timing, timing_model, trace_timing
+from spikemeter.predictor.structure import Structure, structure_terms
+from spikemeter.predictor.timing import timing_model
 
 LOIHI = Path(__file__).parent / "data" / "loihi"
 ROWS = 50
@@ -38,11 +42,11 @@ def engine_backend(engine_table: Path) -> Path:
 @pytest.mark.parametrize(
     ("machine", "visible", "aim"),
     [
-        (published, True, 1e-6),
-        (hidden_engine, False, 0.05),
+        (hidden(published, 1), False, 0.05),
+        (hidden(engine, 0), False, 0.05),
         (partial(engine, pipelined=True), True, 0.05),
     ],
-    ids=["published", "hidden cores and width", "pipelined"],
+    ids=["published with hidden cores and width", "hidden cores and width", "pipelined"],
 )
 def test_unknown_machines_are_learned_from_fifty_rows(tmp_path, machine, visible, aim):
     table = write_table(tmp_path / "table.csv", machine, ROWS, 0, visible=visible)
@@ -70,6 +74,7 @@ def test_a_machine_of_many_cores_is_learned_from_its_simulator(tmp_path):
     """SANA-FE's Loihi model; its README says where the table comes from."""
     report = fit_timing(LOIHI / "measurements.csv", tmp_path / "backend")
     assert report["rows"] == ROWS
+    assert not report["warnings"]
     assert report["unit"] == "us"
     assert report["mape"] <= 0.15
     assert score_timing(LOIHI / "unseen.csv", tmp_path / "backend")["mape"] <= 0.15
@@ -87,12 +92,129 @@ def test_the_published_terms_are_found(tmp_path):
     assert report["structure"]["conv"] == "map"
     assert report["structure"]["conv_repeats"]
     assert sum(term["share"] for term in report["terms"]) == pytest.approx(1)
+    others = write_table(tmp_path / "others.csv", published, 60, 1, whole=True)
+    assert score_timing(others, tmp_path / "backend")["mape"] <= 1e-6
 
 
-def knob_table(folder: Path, rows: int = 40) -> Path:
+@pytest.fixture
+def problem(tmp_path, small) -> Problem:
+    return timing_fit._problem(read_measurements(table_of(tmp_path, small)))[0]
+
+
+def candidate(problem: Problem, structure: Structure, **costs: float) -> Candidate:
+    """What pays for some parts alone."""
+    terms = structure_terms(structure)
+    paid = np.array([costs.get(term.part, 0.0) for term in terms])
+    return Candidate(
+        structure=structure, terms=terms, kept=paid > 0, costs=paid,
+        errors=np.full(len(problem.rows), 0.1),
+    )  # fmt: skip
+
+
+def test_every_number_is_tried_that_shares_a_layer_another_way():
+    amounts = np.array([7.0, 12.0, 60.0])
+    shares: dict[tuple[float, ...], int] = {}
+    for number in range(1, 61):
+        shares.setdefault(tuple(np.ceil(amounts / number)), number)
+    assert _distinct_shares(amounts) == list(shares.values())
+
+
+def test_errors_are_of_fits_that_had_not_seen_the_row_at_all(problem, monkeypatch):
+    seen = []
+    fit = residual.Fit(
+        found=candidate(problem, Structure(), fire=1.0), booster=None, residual={"won": False}
+    )
+    monkeypatch.setattr(timing_fit, "fit_rows", lambda part: seen.append(part.rows) or fit)
+    timing_fit.unseen_errors(problem)
+    left_out = [np.setdiff1d(problem.rows, rows) for rows in seen]
+    assert len(seen) == 5
+    np.testing.assert_array_equal(np.sort(np.concatenate(left_out)), problem.rows)
+
+
+def test_rows_of_one_network_stay_together_whatever_its_hardware(tmp_path, small):
+    for number, row in enumerate(small):
+        row |= {"hw_wait": str(number)}
+    again = [row | {"hw_wait": "50", "latency": row["latency"] + "1"} for row in small]
+    table = read_measurements(table_of(tmp_path, [*small, *again]))
+    groups, warnings = timing_fit._groups(table)
+    np.testing.assert_array_equal(groups[:12], groups[12:])
+    assert not warnings
+    one = [small[0] | {"hw_wait": str(number // 2)} for number in range(20)]
+    groups, (warning,) = timing_fit._groups(read_measurements(table_of(tmp_path, one)))
+    assert len(set(groups)) == 10
+    assert warning.startswith("all rows are of one network: errors are those on other hardware")
+    groups, (warning,) = timing_fit._groups(read_measurements(table_of(tmp_path, [small[0]] * 10)))
+    assert len(set(groups)) == 10
+    assert "other spikes of the same networks" in warning
+
+
+def test_a_residual_model_must_win_by_more_than_a_standard_error(problem, monkeypatch):
+    found = candidate(problem, Structure(), fire=1.0)
+    few = np.where(problem.rows == 0, 0.0, 0.1)  # better by 8 %, all of it in one row
+    monkeypatch.setattr(residual, "find_structure", lambda problem: found)
+    monkeypatch.setattr(residual, "_errors_with", lambda problem, found: few)
+    assert not residual.fit_rows(problem).residual["won"]
+    monkeypatch.setattr(residual, "_errors_with", lambda problem, found: np.full(12, 0.099))
+    assert residual.fit_rows(problem).residual["won"]
+
+
+def test_nothing_is_said_that_no_cost_shows(problem):
+    structure = Structure(
+        conv="step", dense="step", conv_repeats=True, fire_overlaps=True, borders=True, width=7
+    )
+    found = _without_idle_choices(problem, candidate(problem, structure, fire=1.0))
+    assert found.structure == Structure()
+    summary = timing_report._summary(found, problem)
+    assert summary == ["layers run one after the other"]
+    both = candidate(problem, structure, scan=1.0, receive=2.0, fire=1.0)
+    assert _without_idle_choices(problem, both).structure.conv == "step"
+    assert any("the longer of the two" in text for text in timing_report._summary(both, problem))
+
+
+def test_a_doubtful_row_is_named_and_the_next_one_is_the_widest(tmp_path, small):
+    far = json.loads(small[0]["config"])
+    far["input"]["time_steps"] = 64
+    config = measured_config(far, spikes="-")
+    trains = [
+        np.ones((64, layer.in_channels, layer.in_height, layer.in_width), dtype=bool)
+        for layer in config.layers
+    ]
+    cycles = float(engine(config).trace([train[None] for train in trains]).cycles[0])
+    np.savez(tmp_path / "far.npz", **{f"inputs_{i}": train for i, train in enumerate(trains)})
+    last = {"config": json.dumps(far), "spikes": "far.npz", "latency": str(cycles)}
+    small[4]["latency"] = str(1000 * float(small[4]["latency"]))
+    report = fit_timing(table_of(tmp_path, [*small, small[0] | last]), tmp_path / "backend")
+    assert any(
+        text.startswith(("row 5 lies", "rows ")) and " 5" in text and "3 times off" in text
+        for text in report["warnings"]
+    )
+    assert any("13 groups" in text for text in report["warnings"])
+    assert report["next"]["row"] == 13
+    low, high = report["next"]["interval_cycles"]
+    half_widths = []
+    backend = read_backend(tmp_path / "backend")
+    for group in backend.residuals.group:
+        alone = timing_report._without(backend, backend.residuals.group == group)
+        half_widths.append(alone.half_width(0.9)[0])
+    assert np.log(high / low) >= 2 * max(half_widths)
+
+
+def test_a_bad_test_table_is_refused_before_anything_is_written(tmp_path, small):
+    table = table_of(tmp_path, small)
+    small[3]["latency"] = "-1"
+    pd.DataFrame(small).to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(InputError, match="row 4, latency: must be positive"):
+        fit_timing(table, tmp_path / "backend", test=tmp_path / "bad.csv")
+    pd.DataFrame([small[0] | {"hw_x": "1"}]).to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(InputError, match=r"row 1, config: hardware\.knobs\.x: unknown"):
+        fit_timing(table, tmp_path / "backend", test=tmp_path / "bad.csv")
+    assert not (tmp_path / "backend").exists()
+
+
+def knob_table(folder: Path, rows: int = 40, seed: int = 5) -> Path:
     """Measure with a knob that counts cores, and one that slows the memory down."""
     rng = np.random.default_rng(0)
-    table = write_table(folder / "plain.csv", engine, rows, 5)
+    table = write_table(folder / "plain.csv", engine, rows, seed)
     found = read_measurements(table)
     lines = []
     with table.open(encoding="utf-8") as file:
@@ -111,16 +233,16 @@ def knob_table(folder: Path, rows: int = 40) -> Path:
     return write_lines(folder / "knobs.csv", lines, ["hw_cores", "hw_wait"])
 
 
-def test_knobs_count_cores_and_scale_costs(tmp_path):
-    report = fit_timing(knob_table(tmp_path), tmp_path / "backend")
-    assert report["mape"] <= 0.05
+def test_knobs_count_cores_and_scale_costs(tmp_path, knob_backend):
+    assert score_timing(knob_table(tmp_path, seed=6), knob_backend)["mape"] <= 0.05
+    report = read_backend(knob_backend).report
     assert report["structure"]["cores"] == "cores"
     roles = [(role["knob"], role["group"]) for role in report["structure"]["roles"]]
     assert ("wait", "accumulate") in roles
     content = {
         "network": "8C3-10",
         "input": {"time_steps": 2, "statistics": [[5, 5]] * 2},
-        "hardware": {"backend": str(tmp_path / "backend"), "knobs": {"cores": 4, "wait": 2}},
+        "hardware": {"backend": str(knob_backend), "knobs": {"cores": 4, "wait": 2}},
     }
     slow = {"hardware": content["hardware"] | {"knobs": {"cores": 2, "wait": 4}}}
     assert predict_latency(content | slow).cycles > 1.5 * predict_latency(content).cycles
@@ -207,19 +329,19 @@ def test_the_contract_of_every_machine_holds(engine_backend):
     rng = np.random.default_rng(0)
     shapes = [(4, layer.in_channels, layer.in_height, layer.in_width) for layer in config.layers]
     trains = [rng.random((2, *shape)) < 0.2 for shape in shapes]
-    timing = trace_timing(config, trains)
+    timing = timing_model(config).trace(trains)
     assert set(timing.buckets) == set(BUCKETS)
     np.testing.assert_allclose(sum(timing.buckets.values()), timing.layer_cycles)
     np.testing.assert_allclose(timing.layer_cycles.sum(axis=1), timing.cycles)
     flat = [train.reshape(2, 4, -1) for train in trains]
-    np.testing.assert_array_equal(trace_timing(config, flat).cycles, timing.cycles)
-    silent = trace_timing(config, [np.zeros_like(train) for train in trains])
+    np.testing.assert_array_equal(timing_model(config).trace(flat).cycles, timing.cycles)
+    silent = timing_model(config).trace([np.zeros_like(train) for train in trains])
     assert (silent.buckets["accumulate"] == 0).all()
     assert (silent.layer_cycles <= timing.layer_cycles).all()
     by_layer = [train.sum(axis=(2, 3, 4), dtype=float)[..., None] for train in trains]
-    assert statistics_timing(config, by_layer).cycles == pytest.approx(timing.cycles, rel=0.1)
+    assert timing_model(config).statistics(by_layer).cycles == pytest.approx(timing.cycles, rel=0.1)
     with pytest.raises(ValueError, match=r"counts_0 must have shape"):
-        statistics_timing(config, [np.zeros((1, 3, 2)), np.zeros((1, 4, 6))])
+        timing_model(config).statistics([np.zeros((1, 3, 2)), np.zeros((1, 4, 6))])
 
 
 def test_outside_of_the_measurements_the_interval_is_wider_and_says_why(engine_backend):
@@ -291,12 +413,13 @@ def test_a_backend_beside_the_configuration_is_found(tmp_path, engine_backend):
     assert predict_latency(path).cycles == predict_latency(run_content(engine_backend)).cycles
 
 
-def test_a_backend_that_cannot_be_written_leaves_nothing(tmp_path, engine_table):
+def test_a_backend_that_cannot_be_written_leaves_nothing(tmp_path, small):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt"):
-        fit_timing(engine_table, tmp_path / "taken")
-    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "notes.txt"]
+        fit_timing(table_of(tmp_path, small), tmp_path / "taken")
+    left = [path.name for path in tmp_path.rglob("*") if path.suffix not in (".npz", ".csv")]
+    assert left == ["taken", "notes.txt"]
 
 
 @pytest.fixture
@@ -363,6 +486,49 @@ def test_bad_counts_are_named(tmp_path, small, count, sentence):
         predict_latency(config)
 
 
+@pytest.mark.parametrize(
+    ("knobs", "sentence"),
+    [
+        ({"x": "zz"}, "row 3, config: hardware.knobs.x: "),
+        ({"x": True}, "row 3, config: hardware.knobs: should not be true or false"),
+        (None, "row 3, config: hardware.knobs: "),
+        ({"x": 2}, "row 3, hw_x: must be the 2 of its configuration's hardware.knobs.x, got 1"),
+    ],
+)
+def test_knobs_beside_a_column_must_be_numbers_and_the_same(tmp_path, small, knobs, sentence):
+    rows = [row | {"hw_x": "1"} for row in small]
+    content = json.loads(rows[2]["config"])
+    rows[2]["config"] = json.dumps(content | {"hardware": content["hardware"] | {"knobs": knobs}})
+    with pytest.raises(InputError) as caught:
+        read_measurements(table_of(tmp_path, rows))
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ragged_array_is_named(tmp_path, small):
+    ragged = np.empty(3, dtype=object)
+    ragged[:] = [[1.0], [1.0, 2.0], []]
+    np.savez(tmp_path / "bad.npz", counts_0=ragged)
+    small[4] |= {"spikes": "bad.npz"}
+    with pytest.raises(InputError, match="row 5, spikes: counts_0: must be an array of numbers"):
+        read_measurements(table_of(tmp_path, small))
+
+
+def test_rows_contradict_each_other_however_they_are_written(tmp_path, small):
+    config = json.loads(small[1]["config"])
+    resolved = config | {"hardware": {**config["hardware"], "clock_mhz": 50, "membrane_bits": 20}}
+    with np.load(tmp_path / small[1]["spikes"]) as file:
+        np.savez(tmp_path / "copy.npz", **{name: file[name].astype(np.uint8) for name in file})
+    latency = float(small[1]["latency"])
+    again = small[1] | {"config": json.dumps(resolved), "spikes": "copy.npz"}
+    rows = [*small, again | {"latency": str(latency * 1.09)}]
+    assert len(read_measurements(table_of(tmp_path, rows)).cycles) == 13
+    # Each is within 10 % of row 2, but not of one another
+    rows.append(again | {"latency": str(latency * 0.95)})
+    with pytest.raises(InputError, match="row 14, latency: must be within 10 % of row 13, which"):
+        read_measurements(table_of(tmp_path, rows))
+
+
 def test_rows_that_contradict_each_other_are_named(tmp_path, small):
     again = small[1] | {"latency": str(1.09 * float(small[1]["latency"]))}
     assert len(read_measurements(table_of(tmp_path, [*small, again])).cycles) == 13
@@ -398,8 +564,8 @@ def test_tables_of_any_kind_mean_the_same(tmp_path, small):
 
 def test_samples_of_one_configuration_stay_together(tmp_path, small):
     table = read_measurements(table_of(tmp_path, [*small, small[0]]))
-    assert table.groups[12] == table.groups[0]
-    assert len(set(table.groups)) == 12
+    assert table.networks[12] == table.networks[0]
+    assert len(set(table.networks)) == 12
 
 
 @pytest.fixture
@@ -429,6 +595,13 @@ def test_the_command_fits_and_scores(spikemeter, tmp_path, small):
     scores = json.loads(out)
     assert "fit" not in scores
     assert scores["mape"] == report["mape"]
+    small[2]["latency"] = "0"
+    pd.DataFrame(small).to_csv(tmp_path / "bad.csv", index=False)
+    code, _, _ = spikemeter(
+        "fit-timing", table, "--out", tmp_path / "c", "--test", tmp_path / "bad.csv"
+    )
+    assert code == 2
+    assert not (tmp_path / "c").exists()
     code, out, _ = spikemeter("fit-timing", table, "--out", tmp_path / "b", "--test", table)
     assert code == 0
     for part in ("accumulate", "event x tap x phase", "Worth measuring next", "unseen", "inside"):

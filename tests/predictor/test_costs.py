@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from spikemeter.config import Config, measured_config
-from spikemeter.predictor.costs import CostModel, KnobRole, Structure
+from spikemeter.predictor.costs import cost_model
+from spikemeter.predictor.structure import KnobRole, Structure
 from spikemeter.predictor.workload import joined, workload
 
 ORDERS = ("serial", "lockstep", "pipelined", "slowest", "schedule")
@@ -128,7 +129,7 @@ def test_cycles_equal_a_plain_loop_and_are_linear_along_the_path(seed: int) -> N
         roles=(KnobRole(knob="wait", group="accumulate", inverse=False),) * int(rng.integers(2)),
     )
     counts, taps = drawn(given, seed)
-    model = CostModel(
+    model = cost_model(
         work=workload(given, counts, taps, ["wait"]), structure=structure, references={"wait": 2.0}
     )
     vector = rng.uniform(0, 3, len(model.terms)) * (rng.random(len(model.terms)) < 0.8)
@@ -154,10 +155,10 @@ def test_samples_of_many_networks_do_not_touch_each_other(order: str) -> None:
         for given, spikes in zip(networks, drawn_spikes, strict=True)
     ]
     structure = Structure(order=order, conv="map", dense="step", separate=True)
-    whole = CostModel(work=joined(works), structure=structure, references={"wait": 1.0})
+    whole = cost_model(work=joined(works), structure=structure, references={"wait": 1.0})
     vector = np.random.default_rng(0).uniform(0, 2, len(whole.terms))
     alone = [
-        CostModel(work=work, structure=structure, references={"wait": 1.0}).cycles(vector).cycles
+        cost_model(work=work, structure=structure, references={"wait": 1.0}).cycles(vector).cycles
         for work in works
     ]
     np.testing.assert_allclose(whole.cycles(vector).cycles, np.concatenate(alone))

@@ -5,7 +5,7 @@ import pytest
 
 from spikemeter.config import load_config
 from spikemeter.errors import InputError, RunFolderError
-from spikemeter.predictor.spikes import read_spikes
+from spikemeter.predictor.spikes import known_spikes, read_spikes
 
 CONFIG = load_config(
     {
@@ -174,3 +174,9 @@ def test_a_damaged_or_missing_file_is_refused_as_the_caller_wants(tmp_path):
         read_spikes(path, CONFIG, refusal=RunFolderError)
     with pytest.raises(InputError, match="No such file"):
         read_spikes(tmp_path / "none.npz", CONFIG)
+
+
+def test_lists_that_are_no_array_are_refused():
+    config = load_config({"network": "2", "input": {"statistics": [[0.0, 0.0]] * 8}})
+    with pytest.raises(InputError, match="counts_0: must be an array, got lists of different"):
+        known_spikes({"counts_0": [[1, 2], [1]]}, config)

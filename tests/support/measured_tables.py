@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +18,41 @@ from spikemeter.predictor.published import PublishedTiming
 from spikemeter.predictor.timing import EngineTiming
 
 Machine = Callable[[Config], TimingModel]
-HIDDEN_CORES, HIDDEN_WIDTH = 6, 24
 
 
-def published(config: Config) -> TimingModel:
+def published(config: Config, *, cores: int | None = None, width: int | None = None) -> TimingModel:
+    """The published formula; cores and encoder width may be its own."""
     return PublishedTiming(
         layers=config.layers,
-        neural_cores=config.neural_cores,
-        encoder_width=config.hardware.encoder_width,
+        neural_cores=_cores(config, cores),
+        encoder_width=width or config.hardware.encoder_width,
         time_steps=config.input.time_steps,
     )
 
 
-def engine(config: Config, *, pipelined: bool = False) -> TimingModel:
+def engine(
+    config: Config, *, cores: int | None = None, width: int | None = None, pipelined: bool = False
+) -> TimingModel:
+    """Our own engine; cores and encoder width may be its own."""
     return EngineTiming(
         layers=config.layers,
-        neural_cores=config.neural_cores,
-        encoder_width=config.hardware.encoder_width,
+        neural_cores=_cores(config, cores),
+        encoder_width=width or config.hardware.encoder_width,
         time_steps=config.input.time_steps,
         pipelined=pipelined,
     )
 
 
-def hidden_engine(config: Config) -> TimingModel:
-    """Cores and encoder width are its own, whatever the configuration says."""
-    return EngineTiming(
-        layers=config.layers,
-        neural_cores=tuple(min(HIDDEN_CORES, layer.out_channels) for layer in config.layers),
-        encoder_width=HIDDEN_WIDTH,
-        time_steps=config.input.time_steps,
-        pipelined=False,
-    )
+def hidden(machine: Callable[..., TimingModel], seed: int) -> Machine:
+    """Give a machine cores and an encoder width of its own, whatever a configuration says."""
+    rng = np.random.default_rng([seed, 1])
+    return partial(machine, cores=int(rng.integers(1, 33)), width=int(rng.integers(4, 65)))
+
+
+def _cores(config: Config, hidden: int | None) -> tuple[int, ...]:
+    if hidden is None:
+        return config.neural_cores
+    return tuple(min(hidden, layer.out_channels) for layer in config.layers)
 
 
 def random_content(rng: np.random.Generator, *, whole: bool, visible: bool) -> dict[str, Any]:
