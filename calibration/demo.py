@@ -8,7 +8,8 @@ trains. Everything that is reported is measured in that run.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from ..errors import MissingToolError, SimulationError
 from ..predictor import LatencyPredictor
 from ..predictor.explanation import knob_importance, parity_plot, shap_plot
 from ..predictor.features import config_from_row
-from .campaign import MISMATCH, Progress, run_campaign
+from .campaign import CampaignState, campaign_table, run_campaign
 from .fit import fit_predictor
 from .plan import read_plan
 from .table import USABLE
+from .worker import MISMATCH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +36,9 @@ _PLAN = Path(__file__).parent / "demo.yaml"
 _HELD_OUT = 4
 _CONFIDENCE = 0.9
 _SHOWN_KNOBS = 8
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, what is done of it, and how much there is."""
 
 
 def run_demo(
@@ -69,7 +74,8 @@ def run_demo(
     report = progress or (lambda step, done, total: None)
     out, start = Path(out), time.perf_counter()
     parsed = read_plan(plan)
-    table = run_campaign(parsed, out / "campaign", progress=report)
+    run_campaign(parsed, out / "campaign", progress=partial(_report_state, report))
+    table = campaign_table(parsed, out / "campaign")
     measured = time.perf_counter()
     fitted, held_out = _split(table)
     report("fit", 0, 1)
@@ -152,6 +158,10 @@ def show_demo(console: Console, report: Mapping[str, Any]) -> None:
     )
 
 
+def _report_state(report: Progress, state: CampaignState) -> None:
+    report(state.step, state.done, state.total)
+
+
 def _split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to fit on and rows to ask about: the last of the plan, whatever came of them."""
     usable = table["status"].isin(USABLE)
@@ -191,7 +201,7 @@ def _held_out_point(
         min(trace.sample_cycles) - row["cycles.min"],
         max(trace.sample_cycles) - row["cycles.max"],
         *(layer.cycles - cycles
-          for layer, cycles in zip(trace.layers, row["layers.cycles"], strict=True)),
+          for layer, cycles in zip(trace.layers, row["layers.cycles.mean"], strict=True)),
     ]  # fmt: skip
     neuron, surrogate = config.neuron, config.surrogate
     return {

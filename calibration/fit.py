@@ -103,8 +103,8 @@ def fit_predictor(
     Parameters
     ----------
     table : DataFrame
-        One row per run, as `run_campaign` gives it. Runs that failed, or whose spikes did not
-        match, are left out.
+        One row per run, as `read_table` gives it. Runs that failed, whose spikes did not match,
+        or whose row an older version of a stage has written, are left out.
     out : str or Path
         Predictor folder to write, whole or not at all; an older one is replaced.
     statistics : mapping, optional
@@ -224,6 +224,8 @@ def _usable_runs(table: pd.DataFrame) -> _Runs:
         if column not in table.columns:
             raise InputError(f"table: must have a column {column!r}, got none")
     chosen = table["status"].isin(USABLE) & table["cycles.mean"].notna()
+    if "stale" in table.columns:
+        chosen &= ~table["stale"].astype(bool)
     for column in _RATES:
         chosen &= table[column].notna()
     if "spikes_match" in table.columns:

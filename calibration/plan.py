@@ -18,14 +18,17 @@ run. Every run of a plan is a valid `Config` before the first one starts.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from functools import cached_property
-from itertools import product
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -37,11 +40,13 @@ from pydantic import (
 )
 
 from ..config import Config, error_sentence, load_config, read_yaml, require_rtl
+from ..datasets import require_binary
 from ..errors import ConfigError
 
-__all__ = ["Plan", "Range", "Repeats", "read_plan"]
+__all__ = ["Limits", "Plan", "Range", "Repeats", "read_plan"]
 
 _SIGNIFICANT_DIGITS = 4
+_MOST_RUNS = 1_000_000
 
 _Choices = Annotated[tuple[Any, ...], Field(min_length=1)]
 
@@ -79,6 +84,13 @@ class Repeats(_Section):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
+class Limits(_Section):
+    """What a run may take before it is given up as a row with that reason."""
+
+    seconds: Annotated[float, Field(gt=0)] = 3600.0
+    gibibytes: Annotated[float, Field(gt=0, description="memory of all its processes")] = 8.0
+
+
 _Variation = Annotated[
     Annotated[_Choices, Tag("[choices]")] | Annotated[Range, Tag("[range]")],
     Discriminator(lambda value: "[range]" if isinstance(value, Mapping | Range) else "[choices]"),
@@ -103,7 +115,17 @@ class Plan(_Section):
     seed : int
         Seed of the sampler, and of whatever draws from the plan later.
     samples : int
-        Test samples that are simulated per run.
+        Test samples that are measured per run.
+    timing_share : float
+        Share of the runs, chosen by their hash, whose cycles come from the timing model; of their
+        samples only `spot_checks` run through the RTL, which must agree to the cycle.
+    spot_checks : int
+        See `timing_share`.
+    limits : Limits
+        Time and memory of a run.
+    held_out : dict
+        Values that make up the test part of a frozen split, by its name; see
+        `spikemeter.calibration.splits`.
     repeats : Repeats or None
         Points to run again with other training seeds.
     """
@@ -111,10 +133,15 @@ class Plan(_Section):
     base: dict[str, Any]
     vary: dict[str, _Variation] = {}
     sampler: Literal["halton", "sobol", "grid"] = "halton"
-    runs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    runs: Annotated[int, Field(ge=1, le=_MOST_RUNS)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     samples: Annotated[int, Field(ge=1, le=64)] = 16
     repeats: Repeats | None = None
+    timing_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    spot_checks: Annotated[int, Field(ge=1, le=64)] = 1
+    limits: Limits = Limits()
+    held_out: dict[Literal["unseen_topology", "unseen_surrogate", "unseen_dataset"],
+                   Annotated[tuple[str, ...], Field(min_length=1)]] = {}  # fmt: skip
 
     @model_validator(mode="after")
     def _check_sampler(self) -> Self:
@@ -123,9 +150,25 @@ class Plan(_Section):
             raise ValueError(f"vary.{ranges[0]}: must be a list of choices in a grid, got a range")
         if self.sampler == "grid" and self.runs is not None:
             raise ValueError(f"runs: a grid runs every combination, got {self.runs}")
+        if self.sampler == "grid" and self.size > _MOST_RUNS:
+            raise ValueError(f"vary: at most {_MOST_RUNS} combinations, got {self.size}")
         if self.sampler != "grid" and self.runs is None:
             raise ValueError(f"runs: required with the sampler {self.sampler}, got nothing")
+        if self.spot_checks > self.samples:
+            raise ValueError(f"spot_checks: at most the {self.samples} samples, "
+                             f"got {self.spot_checks}")  # fmt: skip
         return self
+
+    def simulated(self, run_id: str) -> int:
+        """Count the samples of a run that go through the RTL."""
+        by_timing = int(run_id[:8], 16) / 16**8 < self.timing_share
+        return self.spot_checks if by_timing else self.samples
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the plan, as 64 hexadecimal digits; the order of the knobs matters."""
+        text = json.dumps(self.model_dump(mode="json"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def configs(self) -> tuple[Config, ...]:
@@ -137,27 +180,99 @@ class Plan(_Section):
             If a point is no valid configuration, names no data set to train on, or a machine
             without RTL to measure.
         """
-        sample = _grid if self.sampler == "grid" else _sequence
-        points = [_config(self.base, point, number) for number, point in enumerate(sample(self))]
-        if self.repeats is not None:
-            for number, point in enumerate(points[: self.repeats.points]):
-                for seed in self.repeats.seeds:
-                    points.append(_config(point.model_dump(), {"training.seed": seed}, number))
-        return tuple({config.digest: config for config in points}.values())
+        configs = map(self.config, range(self.size))
+        return tuple({config.digest: config for config in configs}.values())
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """Digest of every run's configuration, by number; validates each one, as `configs` does.
+
+        A plan of many runs is not kept in memory as a whole.
+        """
+        return tuple(self.config(number).digest for number in range(self.size))
+
+    @property
+    def points(self) -> int:
+        """Count the sampled points, without repeats."""
+        if self.sampler == "grid":
+            return math.prod(len(choices) for choices in self._choices)
+        return (self.runs or 0) if self.vary else 1
+
+    @property
+    def size(self) -> int:
+        """Count the runs by number, of which two may be the same."""
+        repeats = self.repeats
+        again = 0 if repeats is None else min(repeats.points, self.points) * len(repeats.seeds)
+        return self.points + again
+
+    def config(self, number: int) -> Config:
+        """Give the configuration of one run: the points by number, then their repeats."""
+        point, changes = self._changes(number)
+        return _config(self.base, changes, point)
+
+    def examples(self, *keys: str, among: Iterable[int] | None = None) -> list[int]:
+        """Give one run for each combination of what some keys of a configuration vary over.
+
+        Parameters
+        ----------
+        *keys : str
+            Keys or sections.
+        among : iterable of int, optional
+            Runs by number; all by default.
+        """
+        if not any(_is_below(name, keys) for name in self.vary):
+            return list(among if among is not None else [0])[:1]
+        found: dict[str, int] = {}
+        for number in range(self.size) if among is None else among:
+            part = self._changes(number, keys)[1]
+            found.setdefault(repr(part), number)
+        return list(found.values())
+
+    def _changes(
+        self, number: int, keys: Sequence[str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Point behind a run, and what the run changes in the base, or of that some keys alone."""
+        point, repeat = number, {}
+        if number >= self.points:
+            assert self.repeats is not None
+            point, place = divmod(number - self.points, len(self.repeats.seeds))
+            if keys is None or _is_below("training.seed", keys):
+                repeat = {"training.seed": self.repeats.seeds[place]}
+        grid = self.sampler == "grid"
+        drawn = _combination(self._choices, point) if grid else self._shares[point].tolist()
+        changes = {
+            key: value if grid else _value(key, variation, value)
+            for (key, variation), value in zip(self.vary.items(), drawn, strict=True)
+            if keys is None or _is_below(key, keys)
+        }
+        return point, changes | repeat
+
+    @property
+    def _choices(self) -> list[tuple[Any, ...]]:
+        return [choices for choices in self.vary.values() if not isinstance(choices, Range)]
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64]:
+        """Points of the sequence, shape (points, knobs); a longer plan starts with the same."""
+        if not self.vary:
+            return np.empty((1, 0))
+        return _sequence(self.sampler, len(self.vary), self.points, self.seed)
 
 
-def read_plan(path: str | Path) -> Plan:
+def read_plan(path: str | Path, *, every_run: bool = True) -> Plan:
     """Read a plan and validate every run of it.
 
     Parameters
     ----------
     path : str or Path
         YAML file.
+    every_run : bool, optional
+        Without it the runs of a plan that was validated before are taken on trust.
 
     Returns
     -------
     Plan
-        With valid `Plan.configs`.
+        With valid runs.
 
     Raises
     ------
@@ -168,30 +283,26 @@ def read_plan(path: str | Path) -> Plan:
         plan = Plan.model_validate(dict(read_yaml(Path(path), "plan")))
     except ValidationError as error:
         raise ConfigError(error_sentence(error, Plan)) from error
-    _ = plan.configs
+    if every_run:
+        _ = plan.digests
     return plan
 
 
-def _grid(plan: Plan) -> list[dict[str, Any]]:
-    choices = [variation for variation in plan.vary.values() if not isinstance(variation, Range)]
-    return [dict(zip(plan.vary, values, strict=True)) for values in product(*choices)]
+def _is_below(name: str, keys: Sequence[str]) -> bool:
+    """Tell whether a key is one of some, or in a section of them."""
+    return any(name == key or name.startswith(f"{key}.") for key in keys)
 
 
-def _sequence(plan: Plan) -> list[dict[str, Any]]:
-    """Points of a sequence; a longer plan of the same seed starts with the same ones."""
-    runs = plan.runs or 0
-    if not plan.vary:
-        return [{}]
-    return [
-        {
-            key: _value(key, variation, share)
-            for (key, variation), share in zip(plan.vary.items(), shares, strict=True)
-        }
-        for shares in _shares(plan.sampler, len(plan.vary), runs, plan.seed)
-    ]
+def _combination(choices: Sequence[Sequence[Any]], number: int) -> list[Any]:
+    """One of all combinations, counted with the last one changing fastest."""
+    chosen = []
+    for options in reversed(choices):
+        number, place = divmod(number, len(options))
+        chosen.append(options[place])
+    return chosen[::-1]
 
 
-def _shares(sampler: str, dimensions: int, points: int, seed: int) -> list[list[float]]:
+def _sequence(sampler: str, dimensions: int, points: int, seed: int) -> NDArray[np.float64]:
     """Shares in [0, 1), shape (points, dimensions)."""
     from scipy.stats import qmc
 
@@ -200,7 +311,7 @@ def _shares(sampler: str, dimensions: int, points: int, seed: int) -> list[list[
     else:  # whole powers of two are what Sobol points are balanced for
         sequence = qmc.Sobol(dimensions, scramble=True, rng=seed)
         shares = sequence.random_base2(math.ceil(math.log2(points)))[:points]
-    return [[float(share) for share in row] for row in shares]
+    return np.asarray(shares, dtype=np.float64)
 
 
 def _value(key: str, variation: tuple[Any, ...] | Range, share: float) -> Any:
@@ -212,6 +323,7 @@ def _value(key: str, variation: tuple[Any, ...] | Range, share: float) -> Any:
     return float(f"{variation.at(share):.{_SIGNIFICANT_DIGITS}g}")
 
 
+@cache
 def _is_whole(key: str) -> bool:
     """Tell whether the configuration asks for a whole number under this key."""
     model: type[BaseModel] = Config
@@ -230,6 +342,7 @@ def _config(base: Mapping[str, Any], changes: Mapping[str, Any], number: int) ->
             _set(content, key.split("."), value)
         config = load_config(content)
         require_rtl(config)
+        require_binary(config)
     except ConfigError as error:
         raise ConfigError(f"point {number + 1} of the plan: {error}") from error
     if config.dataset is None:

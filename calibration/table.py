@@ -1,8 +1,10 @@
 """The calibration table: one row per run, in Parquet, with one schema for every row.
 
 Columns are the flat keys of the configuration (``neuron.beta``; ``hardware.neural_cores`` with
-``auto`` resolved) and what was measured. Lists hold one number per weighted layer;
-``input.events`` is flat, time steps first. A run that failed has its reason and no measurements.
+``auto`` resolved) and what was measured. Lists hold one number per weighted layer, lists of lists
+one list per layer (of its time steps) or per epoch (of the layers); ``input.events`` is flat, time
+steps first. ``test.<split>`` says whether a row is for scoring in a frozen split
+(`spikemeter.calibration.splits`). A run that failed has its reason and no measurements.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,16 +22,41 @@ from ..config import Config
 from ..errors import InputError
 from ..files import write_whole
 from ..predictor.features import FLAT_KEYS
+from ..predictor.machine import BUCKETS
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["SCHEMA", "TABLE_NAME", "USABLE", "read_rows", "read_table", "table_of", "write_table"]
-
-TABLE_NAME = "table.parquet"
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "SPLITS",
+    "SPREAD",
+    "USABLE",
+    "VERSION_COLUMNS",
+    "fit_schema",
+    "read_rows",
+    "table_of",
+    "write_table",
+]
 
 USABLE = ("ok", "silent")
 """Statuses of runs that were measured; the others have a reason instead."""
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes its meaning or goes; a new key of the configuration does not."""
+
+SPREAD = ("mean", "sd", "min", "median", "p95", "max")
+"""What is kept of a quantity over samples."""
+
+VERSION_COLUMNS = ("version.data", "version.train", "version.quantise", "version.rtl")
+"""Versions of the stages that a row comes from."""
+
+SPLITS = (
+    "random",
+    "unseen_topology",
+    "unseen_surrogate",
+    "unseen_dataset",
+    "unseen_hardware",
+)
+"""Names of the frozen splits; see `spikemeter.calibration.splits`."""
 
 _NUMBERS = pa.list_(pa.float64())
 
@@ -43,21 +70,23 @@ _MEASURED: dict[str, pa.DataType] = {
     "layers.firing_rate": _NUMBERS,
     "layers.output_rate": _NUMBERS,
     "layers.taps": _NUMBERS,
-    "layers.cycles": _NUMBERS,
+    "layers.step_counts": pa.list_(_NUMBERS),
+    "layers.step_taps": pa.list_(_NUMBERS),
+    "epochs.firing_rate": pa.list_(_NUMBERS),
+    "epochs.accuracy": _NUMBERS,
     "input.events": _NUMBERS,
-    "samples": pa.int64(),
-    "cycles.mean": pa.float64(),
-    "cycles.sd": pa.float64(),
-    "cycles.min": pa.float64(),
-    "cycles.max": pa.float64(),
+    **{f"cycles.{name}": pa.float64() for name in SPREAD},
+    **{f"layers.{what}.{name}": _NUMBERS for what in ("cycles", *BUCKETS) for name in SPREAD},
     "initiation_interval_cycles": pa.float64(),
+    "samples": pa.int64(),
+    "samples.rtl": pa.int64(),
+    "timing.difference_cycles": pa.int64(),
     "spikes_match": pa.bool_(),
     "seconds.train": pa.float64(),
     "seconds.simulate": pa.float64(),
-    "version.data": pa.int64(),
-    "version.train": pa.int64(),
-    "version.quantise": pa.int64(),
-    "version.rtl": pa.int64(),
+    "seconds.total": pa.float64(),
+    **{name: pa.int64() for name in VERSION_COLUMNS},
+    **{f"test.{name}": pa.bool_() for name in SPLITS},
 }
 
 _TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -91,7 +120,8 @@ SCHEMA: pa.Schema = pa.schema(
         ("reason", pa.string()),
         *((key, _flat_type(key)) for key in FLAT_KEYS),
         *_MEASURED.items(),
-    ]
+    ],
+    metadata={"spikemeter.schema_version": str(SCHEMA_VERSION)},
 )
 """Columns of the table, in order."""
 
@@ -121,33 +151,42 @@ def read_rows(path: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"cannot read the table {str(path)!r}: {reason}") from error
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise InputError(f"the table {str(path)!r} must have a column {missing[0]!r}, got none")
-    return table.select(SCHEMA.names).cast(SCHEMA)
+    return fit_schema(table, path=path)
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a calibration table.
+def fit_schema(
+    table: pa.Table, columns: Sequence[str] | None = None, *, path: Path | None = None
+) -> pa.Table:
+    """Bring the columns of a table into the order and the types of `SCHEMA`.
 
     Parameters
     ----------
-    path : str or Path
-        ``table.parquet``, or the folder of a campaign.
-
-    Returns
-    -------
-    DataFrame
-        One row per run, columns as in `SCHEMA`.
+    table : pyarrow.Table
+        As it was written. A key of the configuration that it does not have is one that came
+        later: it is null, which stands for the default.
+    columns : sequence of str, optional
+        Columns that matter; all by default.
+    path : Path, optional
+        Named in the error.
 
     Raises
     ------
     InputError
-        If the file cannot be read or is no calibration table of this version.
+        If a measured column is missing.
     """
-    path = Path(path)
-    frame: pd.DataFrame = read_rows(path / TABLE_NAME if path.is_dir() else path).to_pandas()
-    return frame
+    names = SCHEMA.names if columns is None else columns
+    arrays = []
+    for name in names:
+        field = SCHEMA.field(name)
+        if name in table.column_names:
+            arrays.append(table.column(name).cast(field.type))
+        elif name in FLAT_KEYS:
+            arrays.append(pa.nulls(table.num_rows, field.type))
+        else:
+            of = "" if path is None else f" {str(path)!r}"
+            raise InputError(f"the table{of} must have a column {name!r}, got none")
+    fields = [SCHEMA.field(name) for name in names]
+    return pa.table(arrays, schema=pa.schema(fields, metadata=SCHEMA.metadata))
 
 
 def _typed(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
-from ..errors import MissingToolError, SimulationError
+from ..errors import MissingToolError, SimulationError, ToolKilledError
 from ..files import cache_folder
 
 __all__ = [
@@ -190,8 +190,10 @@ def run_tool(
         status = subprocess.run(  # noqa: S603 - our own commands, no shell
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         ).returncode
+    name = Path(command[0]).name
+    if status < 0:
+        raise ToolKilledError(f"{name} was killed by signal {-status}: {log_excerpt(log)}")
     if status:
-        name = Path(command[0]).name
         raise SimulationError(f"{name} failed with status {status}: {log_excerpt(log)}")
 
 

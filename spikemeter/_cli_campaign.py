@@ -20,7 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ._cli_output import JsonFlag, emit, number, quiet_stdout
@@ -69,8 +69,7 @@ def calibrate(
 ) -> None:
     """Train and simulate every run of a plan; write one table row for each.
 
-    Stopped anywhere, the same command (or --resume) goes on where it was; several may work into
-    one folder at once.
+    Stopped anywhere, the same command (or --resume) goes on where it was.
 
     Example: spikemeter calibrate plan.yaml --out campaign
     """
@@ -253,7 +252,7 @@ def _show_dry_run(console: Console, report: Mapping[str, Any]) -> None:
 def _show_table(console: Console, report: Mapping[str, Any]) -> None:
     rows = report["table"]
     if rows:
-        shown = Table(*rows[0])
+        shown = Table(*(Column(name, overflow="fold") for name in rows[0]))
         for row in rows:
             shown.add_row(*(_cell(name, value) for name, value in row.items()))
         console.print(shown)
@@ -273,6 +272,8 @@ def _warn(console: Console, sentences: Sequence[str]) -> None:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return f"[{', '.join(_cell(name, entry) for entry in value)}]"
     if name == "run_id":
         return str(value)[:12]
-    return f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 1e4 else number(value)
+    return f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 100 else number(value)

@@ -7,6 +7,7 @@ wrong although the input was good (every other `SpikemeterError`, exit code 1).
 from __future__ import annotations
 
 __all__ = [
+    "ClusterError",
     "ConfigError",
     "InputError",
     "MissingToolError",
@@ -15,6 +16,8 @@ __all__ = [
     "SimulationError",
     "SpikeMismatchError",
     "SpikemeterError",
+    "TimingMismatchError",
+    "ToolKilledError",
 ]
 
 
@@ -52,3 +55,15 @@ class SimulationError(SpikemeterError):
 
 class SpikeMismatchError(SpikemeterError):
     """RTL and integer reference disagree; the message names layer, step and neuron."""
+
+
+class TimingMismatchError(SpikemeterError):
+    """RTL and timing model disagree about the cycles of the same spikes."""
+
+
+class ToolKilledError(SimulationError):
+    """A compiler or simulator was killed from outside; running it again may well succeed."""
+
+
+class ClusterError(SpikemeterError):
+    """The cluster that does the runs cannot be reached, or was lost; finished rows are kept."""

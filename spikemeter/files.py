@@ -14,7 +14,14 @@ from typing import IO
 
 from .errors import InputError, MissingToolError
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "new_folder", "write_whole"]
+__all__ = [
+    "CACHE_VARIABLE",
+    "cache_folder",
+    "lock_folder",
+    "new_folder",
+    "read_plain",
+    "write_whole",
+]
 
 CACHE_VARIABLE = "SPIKEMETER_CACHE"
 """Environment variable that names another folder for the cache."""
@@ -69,9 +76,33 @@ def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> N
                     content(file)
                 else:
                     file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # a name must not outlive its content in a power cut
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def read_plain(path: Path, largest: int, refusal: Callable[[str], Exception]) -> bytes:
+    """Read a file that is no link and not too large.
+
+    Parameters
+    ----------
+    path : Path
+    largest : int
+        Bytes that it may have.
+    refusal : callable
+        Makes the error to raise from a reason.
+    """
+    if path.is_symlink() or not path.is_file():
+        raise refusal(f"it holds no plain file {path.name}")
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise refusal(f"{path.name} must have at most {largest} bytes, got {size}")
+        return path.read_bytes()
+    except OSError as error:
+        raise refusal(f"{path.name}: {error.strerror}") from error
 
 
 @contextmanager
@@ -107,7 +138,7 @@ def new_folder(
     temporary = _temporary(path)
     with _refusing(path, refusal):
         temporary.mkdir(parents=True)
-    handle = _lock(temporary)
+    handle = lock_folder(temporary)
     try:
         _sweep(path)
         yield temporary
@@ -168,12 +199,12 @@ def _sweep(path: Path) -> None:
     """Remove temporary folders for `path` whose process is gone."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         ours = re.fullmatch(r"[0-9a-f]{32}", leftover.name.rpartition(".")[2])
-        if ours and leftover.is_dir() and (handle := _lock(leftover)) is not None:
+        if ours and leftover.is_dir() and (handle := lock_folder(leftover)) is not None:
             shutil.rmtree(leftover, ignore_errors=True)
             os.close(handle)
 
 
-def _lock(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int | None:
     """Lock a folder until the handle is closed or its process ends; None if that cannot be."""
     try:
         import fcntl  # not on every system; without it nothing is locked and nothing swept

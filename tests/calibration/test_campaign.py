@@ -1,35 +1,45 @@
-import contextlib
 import os
+import random
 import signal
-import subprocess
-import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 
+import campaigns
 import numpy as np
-import pyarrow as pa
 import pytest
-import yaml
+from campaigns import PLAN, finish, kill_at, rows, started, write_plan
+from distributed import KilledWorker
+from distributed.client import FutureCancelledError
+from fake_cluster import OK, FakeCluster
 
-from spikemeter.calibration import campaign, read_table, run_campaign
-from spikemeter.calibration.campaign import run_id_of, stage_versions
+from spikemeter.calibration import (
+    campaign,
+    campaign_table,
+    drive,
+    dry_run,
+    plan_of,
+    read_table,
+    run_campaign,
+)
+from spikemeter.calibration.cluster import check_request
+from spikemeter.calibration.measure import measure
 from spikemeter.calibration.plan import Plan
-from spikemeter.calibration.table import SCHEMA, read_rows, table_of, write_table
+from spikemeter.calibration.runs import run_id_of, run_numbers
+from spikemeter.calibration.store import append_rows, stage_versions
+from spikemeter.calibration.table import SCHEMA
 from spikemeter.config import load_config
-from spikemeter.errors import InputError, MissingToolError
+from spikemeter.errors import ClusterError, ConfigError, InputError, MissingToolError
 from spikemeter.predictor import predict_latency
-from spikemeter.predictor.features import config_from_row, row_from_config
-from spikemeter.predictor.timing import trace_timing
+from spikemeter.predictor.timing import timing_model
 from spikemeter.rtl import RTL_VERSION
 
-BASE = {
-    "dataset": "nmnist-saccade",
-    "network": "4C3-MP4-10",
-    "input": {"height": 10, "width": 10, "time_steps": 3},
-    "training": {"epochs": 1},
-}
-PLAN = {"base": BASE, "vary": {"neuron.beta": [0.5, 0.9]}, "sampler": "grid", "samples": 3}
+BASE = PLAN["base"]
 VERSIONS = {"version.data": 1, "version.train": 1, "version.quantise": 1, "version.rtl": 1}
+
+
+def plan(*betas, **changes):
+    return Plan.model_validate(
+        PLAN | {"vary": {"neuron.beta": list(betas or (0.5, 0.9))}} | changes
+    )
 
 
 def test_a_run_id_knows_configuration_and_versions():
@@ -58,152 +68,241 @@ def test_cycles_are_those_of_this_version(schedule, cycles):
         np.arange(np.prod(shape)).reshape(shape) * 7919 % 101 < 20
         for shape in ((2, 3, 2, 10, 10), (2, 3, 16))
     ]
-    timing = trace_timing(config, inputs)
+    timing = timing_model(config).trace(inputs)
     assert (RTL_VERSION, timing.cycles.tolist()) == (1, cycles)
 
 
-@pytest.mark.parametrize(
-    "hardware",
-    [
-        {"neural_cores": [1, 10]},
-        {"neural_cores": [4, 5], "membrane_bits": 20, "schedule": "step_pipelined"},
-    ],
-)
-def test_a_row_gives_its_configuration_back(hardware, tmp_path):
-    config = load_config(BASE | {"hardware": hardware, "training": {"batch_norm": False}})
-    write_table(table_of([row_from_config(config)]), tmp_path / "row.parquet")
-    (row,) = read_table(tmp_path / "row.parquet").to_dict("records")
-    assert config_from_row(row) == config
+def test_the_runs_of_a_plan_are_kept_and_worked_out_again_if_that_is_no_good(tmp_path):
+    numbers = run_numbers(plan(), tmp_path)
+    index = tmp_path / "index.parquet"
+    written = index.stat().st_mtime_ns
+    assert run_numbers(plan(), tmp_path) == numbers == run_numbers(plan())
+    assert index.stat().st_mtime_ns == written
+    content = index.read_bytes()
+    index.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    assert run_numbers(plan(), tmp_path) == numbers
+    index.write_bytes(b"")
+    assert run_numbers(plan(), tmp_path) == numbers
+    assert run_numbers(plan(0.9, 0.5), tmp_path) != numbers
+    assert list(run_numbers(plan(0.9, 0.5), tmp_path)) == list(numbers)[::-1]
 
 
-def test_rows_of_failed_and_measured_runs_have_one_schema(tmp_path):
-    config = row_from_config(load_config(BASE))
-    failed = table_of([{"run_id": "a", "status": "failed", "reason": "x", **config}])
-    measured = table_of([{"run_id": "b", "status": "ok", **config, "layers.cycles": [1.0, 2]}])
-    write_table(pa.concat_tables([failed, measured]), tmp_path / "table.parquet")
+@pytest.fixture
+def cluster(monkeypatch):
+    """Replace the cluster, and what a machine needs for it, by given outcomes per beta."""
+    fake = FakeCluster()
+    monkeypatch.setattr(drive, "connected", fake.connected)
+    monkeypatch.setattr(drive, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(campaign, "_prepare_machine", lambda *_: None)
+    return fake
+
+
+def test_only_what_is_missing_is_done(cluster, tmp_path):
+    cluster.outcomes[0.9] = {"status": "failed", "reason": "no luck"}
+    report = run_campaign(plan(), tmp_path)
+    assert report["status"] == {"ok": 1, "failed": 1}
+    assert list(report["reasons"].values()) == ["no luck"]
+    table = campaign_table(plan(), tmp_path)
+    assert table["neuron.beta"].tolist() == [0.5, 0.9]
+    assert set(SCHEMA.names) == set(table.columns)
+
+    assert run_campaign(plan(), tmp_path) == report
+    assert cluster.given == [0.5, 0.9]
+
+    cluster.outcomes.clear()
+    again = run_campaign(plan(), tmp_path, retry_failed=True)
+    assert again["status"] == {"ok": 2}
+    assert cluster.given == [0.5, 0.9, 0.9]
+
+    grown = run_campaign(plan(0.5, 0.7, 0.9), tmp_path)
+    assert grown["status"] == {"ok": 3}
+    assert cluster.given[3:] == [0.7]
+    assert plan_of(tmp_path) == plan(0.5, 0.7, 0.9)
+
+    cluster.outcomes.update({beta: OK | {"samples": 2, "samples.rtl": 2} for beta in (0.5, 0.9)})
+    run_campaign(plan(samples=2), tmp_path)
+    assert campaign_table(plan(samples=2), tmp_path)["samples"].tolist() == [2, 2]
+    assert len(cluster.given) == 6
+
+
+def test_a_run_that_was_spot_checked_is_done_again_for_more(cluster, tmp_path):
+    checked = OK | {"samples.rtl": 1}
+    cluster.outcomes.update({0.5: checked, 0.9: checked})
+    by_timing = plan(timing_share=1.0)
+    run_campaign(by_timing, tmp_path)
+    run_campaign(by_timing, tmp_path)
+    assert len(cluster.given) == 2
+    cluster.outcomes.clear()
+    run_campaign(plan(), tmp_path)
+    run_campaign(by_timing, tmp_path)
+    assert len(cluster.given) == 4
+
+
+def test_a_new_version_makes_new_rows_and_old_ones_stale(cluster, tmp_path, monkeypatch):
+    run_campaign(plan(), tmp_path)
+    monkeypatch.setattr("spikemeter.models.TRAIN_VERSION", stage_versions()["version.train"] + 1)
+    report = run_campaign(plan(), tmp_path)
+    assert (report["runs"], report["status"], report["stale"]) == (2, {"ok": 2}, 2)
+    assert sorted(read_table(tmp_path)["stale"]) == [False, False, True, True]
+    assert not campaign_table(plan(), tmp_path)["version.train"].isin([1]).any()
+
+
+def test_a_run_that_crashed_is_done_again_and_one_that_diverged_is_not(cluster, tmp_path):
+    cluster.outcomes.update(
+        {0.5: KilledWorker("run", None, 3), 0.9: {"status": "diverged", "reason": "nan"}}
+    )
+    report = run_campaign(plan(), tmp_path)
+    assert report["status"] == {"crashed": 1, "diverged": 1}
+    assert "its worker died, again and again" in report["reasons"].values()
+    run_campaign(plan(), tmp_path, retry_failed=True)
+    assert cluster.given == [0.5, 0.9, 0.5]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MissingToolError("no g++")])
+def test_a_stopped_campaign_keeps_what_was_finished(cluster, tmp_path, error):
+    cluster.outcomes[0.9] = error
+    with pytest.raises(type(error)):
+        run_campaign(plan(), tmp_path)
+    assert read_table(tmp_path)["neuron.beta"].tolist() == [0.5]
+    with pytest.raises(InputError, match="1 of 2 runs of the plan have no row yet"):
+        campaign_table(plan(), tmp_path)
+    cluster.outcomes.clear()
+    assert run_campaign(plan(), tmp_path)["status"] == {"ok": 2}
+    assert cluster.given == [0.5, 0.9, 0.9]
+
+
+def test_a_worker_that_cannot_do_runs_is_one_sentence(cluster, tmp_path):
+    cluster.outcomes[0.5] = ModuleNotFoundError("No module named 'spikemeter'")
+    with pytest.raises(ClusterError, match=r"cannot do runs: ModuleNotFoundError.*same version"):
+        run_campaign(plan(), tmp_path)
+
+
+def test_what_a_lost_scheduler_had_is_done_by_the_next(cluster, tmp_path):
+    lost = FutureCancelledError("run", "scheduler-connection-lost")
+    cluster.outcomes[0.7] = [lost, None, OK]
+    report = run_campaign(plan(0.5, 0.7, 0.9), tmp_path, scheduler="tcp://there:1")
+    assert report["status"] == {"ok": 3}
+    assert cluster.connections == 3
+    assert sorted(set(cluster.given)) == [0.5, 0.7, 0.9]
+
+
+def test_a_scheduler_that_is_lost_again_and_again_ends_the_campaign(cluster, tmp_path):
+    cluster.outcomes[0.9] = FutureCancelledError("run", "scheduler-connection-lost")
+    with pytest.raises(ClusterError, match=r"lost the cluster.*the same command goes on"):
+        run_campaign(plan(), tmp_path, scheduler="tcp://there:1")
+    assert read_table(tmp_path)["neuron.beta"].tolist() == [0.5]
+
+
+def test_a_row_that_cannot_be_written_is_one_sentence_and_not_lost(cluster, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise InputError("cannot write: No space left on device")
+
+    monkeypatch.setattr(drive, "append_rows", refuse)
+    cluster.outcomes[0.9] = ClusterError("something else")
+    with pytest.raises(InputError, match="No space left on device"):
+        run_campaign(plan(), tmp_path)
+    monkeypatch.setattr(drive, "append_rows", append_rows)
+    cluster.outcomes.clear()
+    assert run_campaign(plan(), tmp_path)["status"] == {"ok": 2}
+
+
+def test_what_another_campaign_does_meanwhile_is_not_done_again(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "_LOOK_SECONDS", -1.0)
+    numbers = list(run_numbers(plan(0.5, 0.6, 0.7, 0.8)))
+    states = []
+
+    def progress(state):
+        states.append(state)
+        if state.done == 1 and len(states) < 5:
+            append_rows(tmp_path, [{"run_id": numbers[3], **stage_versions(), **OK}])
+
+    report = run_campaign(plan(0.5, 0.6, 0.7, 0.8), tmp_path, progress=progress)
+    assert report["status"] == {"ok": 4}
+    assert cluster.given == [0.5, 0.6, 0.7]
+    assert (states[-1].done, states[-1].total, states[-1].started) == (4, 4, 1)
+
+
+def test_progress_says_what_has_come_so_far(cluster, tmp_path):
+    cluster.outcomes.update(
+        {
+            0.5: OK | {"cycles.mean": 9.0, "accuracy.integer.test": 0.7},
+            0.7: {"status": "failed", "reason": "no luck"},
+        }
+    )
+    states = []
+    run_campaign(plan(0.5, 0.7, 0.9), tmp_path, progress=states.append)
+    assert [state.done for state in states if state.dashboard] == [0, 1, 2, 3]
+    last = states[-1]
+    assert (last.failed, last.best_accuracy, last.lowest_cycles) == (1, 0.7, 7.0)
+    assert last.dashboard == "http://nowhere"
+    assert last.runs_per_hour > 0
+    assert last.seconds_left == 0
+    assert states[0].seconds_left is None
+
+
+def test_gpus_are_asked_for(cluster, tmp_path):
+    run_campaign(plan(), tmp_path, gpus=1)
+    assert cluster.resources == [{"GPU": 1}, {"GPU": 1}]
+
+
+def test_damaged_rows_are_named_and_done_again(cluster, tmp_path):
+    report = run_campaign(plan(), tmp_path)
+    (path,) = (tmp_path / "rows").glob("*.parquet")
+    path.write_bytes(b"half a batch")
+    healed = run_campaign(plan(), tmp_path)
+    assert healed["status"] == report["status"]
+    assert len(healed["damaged"]) == 1
+    assert path.name in healed["damaged"][0]
+    assert len(cluster.given) == 4
+    assert run_campaign(plan(), tmp_path)["damaged"] == []
+
+
+def test_rows_say_on_which_side_of_the_splits_they_are(cluster, tmp_path):
+    run_campaign(plan(), tmp_path)
     table = read_table(tmp_path)
-    assert list(table.columns) == SCHEMA.names
-    assert table["status"].tolist() == ["failed", "ok"]
-    assert table["layers.cycles"][1].tolist() == [1.0, 2.0]
-    assert table["cycles.mean"].isna().all()
-    assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]
+    names = [name for name in table.columns if name.startswith("test.")]
+    assert len(names) == 5
+    assert table[names].notna().all(axis=None)
 
 
-def test_a_table_without_a_column_is_refused(tmp_path):
-    write_table(table_of([{"run_id": "a"}]).drop_columns(["status"]), tmp_path / "table.parquet")
-    with pytest.raises(InputError, match="must have a column 'status', got none"):
-        read_table(tmp_path)
-
-
-def test_a_missing_table_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot read the table"):
-        read_table(tmp_path)
+def test_a_dry_run_tells_and_does_nothing(cluster, tmp_path):
+    told = dry_run(plan(), tmp_path / "none")
+    assert (told["runs"], told["done"], told["missing"]) == (2, 0, 2)
+    assert told["networks"] == {"4C3-MP4-10": 2}
+    assert told["datasets"] == {"nmnist-saccade": 2}
+    assert told["hours_from"] == "a rough rule"
+    assert not (tmp_path / "none").exists()
+    cluster.outcomes[0.5] = OK | {"seconds.total": 1800.0}
+    run_campaign(plan(0.5), tmp_path)
+    told = dry_run(plan(), tmp_path)
+    assert (told["done"], told["missing"], told["hours"]) == (1, 1, 0.5)
+    assert told["hours_from"] == "the rows that are there"
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot make the folder"):
-        run_campaign(Plan.model_validate(PLAN), tmp_path / "file" / "out")
+    with pytest.raises(InputError, match="cannot write the folder"):
+        run_campaign(plan(), tmp_path / "file" / "out")
 
 
-def finish(jobs, results):
-    """Stand in for the pool of processes: same order, a row as `measure` would give it."""
-
-    def in_pool(chosen, workers):
-        for job in chosen:
-            result = results[job.config.neuron.beta]
-            if isinstance(result, BaseException):
-                raise result
-            campaign._write_row(job, result)
-            jobs.append(job.run_id)
-            yield job
-
-    return in_pool
+def test_a_folder_without_a_plan_cannot_be_resumed(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read the plan .*plan\.yaml"):
+        plan_of(tmp_path)
 
 
-@pytest.fixture
-def measured(monkeypatch):
-    """Replace training and simulation by given outcomes per beta; lists the runs that are done."""
-    jobs, results = [], {}
-    monkeypatch.setattr(campaign, "_finish_in_pool", finish(jobs, results))
-    monkeypatch.setattr(campaign, "_warm_data", lambda configs, report: None)
-    monkeypatch.setattr("spikemeter.rtl.toolchain.tool_environment", dict)
-    return jobs, results
-
-
-def test_only_what_is_missing_is_done(measured, tmp_path):
-    jobs, results = measured
-    ok = {"status": "ok", "samples": 3, "cycles.mean": 7.0, "spikes_match": True}
-    results.update({0.5: ok, 0.7: ok, 0.9: {"status": "failed", "reason": "no luck"}})
-    plan = Plan.model_validate(PLAN)
-    table = run_campaign(plan, tmp_path)
-    assert table["status"].tolist() == ["ok", "failed"]
-    assert table["reason"][1] == "no luck"
-    assert len(jobs) == 2
-
-    assert run_campaign(plan, tmp_path).equals(table)
-    assert len(jobs) == 2
-
-    results[0.9] = ok
-    assert run_campaign(plan, tmp_path, retry_failed=True)["status"].tolist() == ["ok", "ok"]
-    assert len(jobs) == 3
-
-    longer = Plan.model_validate(PLAN | {"vary": {"neuron.beta": [0.5, 0.7, 0.9]}})
-    grown = run_campaign(longer, tmp_path)
-    assert grown["neuron.beta"].tolist() == [0.5, 0.7, 0.9]
-    assert len(jobs) == 4
-
-    results[0.5] = ok | {"samples": 2}
-    results[0.9] = ok | {"samples": 2}
-    again = run_campaign(Plan.model_validate(PLAN | {"samples": 2}), tmp_path)
-    assert again["samples"].tolist() == [2, 2]
-    assert len(jobs) == 6
-
-
-def test_a_stopped_campaign_keeps_what_was_finished(measured, tmp_path):
-    jobs, results = measured
-    ok = {"status": "ok", "samples": 3}
-    results.update({0.5: ok, 0.9: KeyboardInterrupt()})
-    plan = Plan.model_validate(PLAN)
-    with pytest.raises(KeyboardInterrupt):
-        run_campaign(plan, tmp_path)
-    assert len(list((tmp_path / "rows").iterdir())) == 1
-    assert not (tmp_path / "table.parquet").exists()
-    results[0.9] = ok
-    assert len(run_campaign(plan, tmp_path)) == 2
-    assert len(jobs) == len(set(jobs)) == 2
-
-
-def test_a_run_that_kills_its_process_is_a_row_and_the_others_go_on(measured, tmp_path):
-    _, results = measured
-    results.update({0.5: BrokenProcessPool(), 0.9: {"status": "ok", "samples": 3}})
-    table = run_campaign(Plan.model_validate(PLAN), tmp_path)
-    assert table["status"].tolist() == ["crashed", "ok"]
-    assert "process died" in table["reason"][0]
-
-
-def test_a_missing_tool_ends_the_campaign_without_rows(measured, tmp_path):
-    _, results = measured
-    results.update({0.5: MissingToolError("no g++"), 0.9: {"status": "ok"}})
-    with pytest.raises(MissingToolError):
-        run_campaign(Plan.model_validate(PLAN), tmp_path)
-    assert not (tmp_path / "rows").exists()
-
-
-def test_a_damaged_row_is_measured_again(measured, tmp_path):
-    jobs, results = measured
-    results.update({beta: {"status": "ok", "samples": 3} for beta in (0.5, 0.9)})
-    plan = Plan.model_validate(PLAN)
-    table = run_campaign(plan, tmp_path)
-    (tmp_path / "rows" / f"{table['run_id'][1]}.parquet").write_bytes(b"half a row")
-    assert run_campaign(plan, tmp_path).equals(table)
-    assert len(jobs) == 3
-
-
-def test_a_row_that_cannot_be_written_is_one_sentence(tmp_path):
-    (tmp_path / "rows").touch()
-    with pytest.raises(InputError, match=r"cannot write '.*row\.parquet'"):
-        write_table(table_of([{"run_id": "a"}]), tmp_path / "rows" / "row.parquet")
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"workers": 0}, "workers: must be at least 1, got 0"),
+        ({"gpus": -1}, "gpus: must not be negative, got -1"),
+        ({"scheduler": "there:8786"}, "scheduler: must be an address such as .* got 'there:8786'"),
+        ({"scheduler": "tcp://there"}, "scheduler: must be an address"),
+        ({"scheduler": "tcp://there:1", "workers": 2}, "workers: a scheduler has its own, got 2"),
+    ],
+)
+def test_impossible_requests_are_refused(request_, message):
+    with pytest.raises(InputError, match=message):
+        check_request(**{"scheduler": None} | request_)
 
 
 @pytest.mark.parametrize(
@@ -215,79 +314,95 @@ def test_a_row_that_cannot_be_written_is_one_sentence(tmp_path):
     ids=["Ctrl-C", "kill"],
 )
 def test_an_interrupted_campaign_ends_at_once_and_leaves_no_half_run(tmp_path, interrupt):
-    plan = tmp_path / "plan.yaml"
-    base = BASE | {"training": {"epochs": 10_000}}
-    plan.write_text(yaml.safe_dump(PLAN | {"base": base}))
+    path = write_plan(tmp_path, base=BASE | {"training": {"epochs": 10_000}})
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "spikemeter.cli", "calibrate", plan, "--out", out]
-    with subprocess.Popen(
-        [*command, "--workers", "2"], stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
-        try:
-            deadline = time.monotonic() + 300
-            while len(list(out.glob("runs/.*"))) < 2:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            interrupt(process)
-            _, err = process.communicate(timeout=300)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 1, err
-    assert b"Traceback" not in err
-    assert sorted(path.name for path in out.iterdir()) == ["plan.yaml", "runs"]
-    assert list((out / "runs").iterdir()) == []
+    with started(out, path, "--workers", "1") as process:
+        campaigns.wait_for(lambda: campaigns.is_at_a_run(out))
+        members = campaigns.family(process)
+        interrupt(process)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1, said
+        assert "Traceback" not in said
+        assert "distributed" not in said
+        campaigns.wait_for_end(members)
+    # Checkpoints stay: the run goes on from them
+    assert [path for path in (out / "runs").iterdir() if path.suffix != ".partial"] == []
+    assert not (out / "rows").exists()
 
 
 @pytest.mark.rtl
 def test_a_campaign_measures_every_run_once(tmp_path):
-    plan = Plan.model_validate(PLAN)
-    steps = []
-    table = run_campaign(
-        plan, tmp_path, workers=2, progress=lambda step, done, total: steps.append((step, done))
-    )
-    assert [done for step, done in steps if step == "runs"] == [0, 1, 2]
-    assert list(table.columns) == SCHEMA.names
-    assert set(table["status"]) <= {"ok", "silent"}
+    states = []
+    report = run_campaign(plan(), tmp_path, workers=2, gpus=2, progress=states.append)
+    assert [state.done for state in states if state.dashboard] == [0, 1, 2]
+    assert set(report["status"]) <= {"ok", "silent"}
+    table = campaign_table(plan(), tmp_path)
     assert table["spikes_match"].all()
+    assert (table["timing.difference_cycles"] == 0).all()
     assert table["neuron.beta"].tolist() == [0.5, 0.9]
     for row in table.to_dict("records"):
-        folder = tmp_path / "runs" / row["run_id"]
-        exact = predict_latency(folder, samples=3)
+        exact = predict_latency(tmp_path / "runs" / row["run_id"], samples=3)
+        layers = exact.layers
         assert exact.cycles == row["cycles.mean"]
         assert np.std(exact.sample_cycles, ddof=1) == pytest.approx(row["cycles.sd"])
-        assert [layer.cycles for layer in exact.layers] == pytest.approx(row["layers.cycles"])
+        assert np.median(exact.sample_cycles) == row["cycles.median"]
+        assert [layer.cycles for layer in layers] == pytest.approx(row["layers.cycles.mean"])
+        for bucket in ("encode", "accumulate", "fire", "stall"):
+            found = [layer.buckets[bucket] for layer in layers]
+            assert found == pytest.approx(row[f"layers.{bucket}.mean"])
         assert exact.initiation_interval_cycles == row["initiation_interval_cycles"]
-        assert [layer.input_rate for layer in exact.layers] == pytest.approx(
-            row["layers.input_rate"]
-        )
+        assert [layer.input_rate for layer in layers] == pytest.approx(row["layers.input_rate"])
         assert row["layers.output_rate"][0] == row["layers.input_rate"][1]
-        assert row["samples"] == 3
+        assert (row["samples"], row["samples.rtl"]) == (3, 3)
         assert len(row["input.events"]) == 3 * 2
-        assert np.mean(row["input.events"]) / 100 == pytest.approx(row["layers.input_rate"][0])
-        assert read_rows(tmp_path / "rows" / f"{row['run_id']}.parquet").num_rows == 1
+        counts = [sum(steps) for steps in row["layers.step_counts"]]
+        assert counts[0] == pytest.approx(sum(row["input.events"]))
+        taps = [sum(steps) for steps in row["layers.step_taps"]]
+        assert row["layers.taps"][0] == pytest.approx(taps[0] / counts[0])
+        assert len(row["epochs.firing_rate"]) == len(row["epochs.accuracy"]) == 1
 
     def written() -> dict:
         return {path: path.stat().st_mtime_ns for path in tmp_path.glob("r*/**/*")}
 
     before = written()
-    assert run_campaign(plan, tmp_path).equals(table)
+    assert run_campaign(plan(), tmp_path) == report
     assert written() == before
+
+
+def test_a_run_that_diverges_says_so(tmp_path):
+    config = load_config(BASE)
+    training = config.training.model_copy(update={"lr": 1e30})
+    found = measure(config.model_copy(update={"training": training}), tmp_path / "run", 3)
+    assert found == {"status": "diverged", "reason": "a loss or gradient was not finite"}
 
 
 @pytest.mark.rtl
 def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path):
-    plan = Plan.model_validate(PLAN | {"samples": 1})
-    run_ids = [run_id_of(config, stage_versions()) for config in plan.configs]
+    checked = plan(samples=2, timing_share=1.0)
+    run_ids = list(run_numbers(checked))
     foreign = tmp_path / "runs" / run_ids[0] / "diary.txt"
     foreign.parent.mkdir(parents=True)
     foreign.touch()
-    table = run_campaign(plan, tmp_path, workers=1)
+    run_campaign(checked, tmp_path, workers=1)
+    table = campaign_table(checked, tmp_path)
     assert table["run_id"].tolist() == run_ids
     assert table["status"][0] == "failed"
     assert "diary.txt" in table["reason"][0]
     assert np.isnan(table["cycles.mean"][0])
     assert table["cycles.mean"][1] > 0
-    foreign.unlink()
-    healed = run_campaign(plan, tmp_path, workers=1, retry_failed=True)
-    assert healed["cycles.mean"].notna().all()
+    assert (table["samples"][1], table["samples.rtl"][1]) == (2, 1)
+
+
+@pytest.mark.rtl
+def test_a_campaign_that_is_killed_again_and_again_has_the_same_table_in_the_end(tmp_path):
+    path = write_plan(tmp_path, vary={"neuron.beta": [0.5, 0.7, 0.9]})
+    began = time.monotonic()
+    assert finish(tmp_path / "whole", path, "--workers", "1")[0] == 0
+    longest = time.monotonic() - began
+    out, rng = tmp_path / "out", random.Random(3)
+    for share in (0.4, 0.7, 0.9):
+        with started(out, path, "--workers", "1") as process:
+            kill_at(process, longest * share * rng.uniform(0.9, 1.1))
+    code, said = finish(out, path, "--workers", "1")
+    assert code == 0, said
+    assert campaigns.differences(rows(out), rows(tmp_path / "whole")) == []

@@ -126,6 +126,12 @@ def test_runs_that_failed_or_did_not_match_are_left_out(small, tmp_path):
     assert report["runs"] == 12
 
 
+def test_rows_of_older_versions_are_left_out(small, tmp_path):
+    stale = small.assign(stale=[True] * 3 + [False] * 13)
+    report = fit_predictor(stale, tmp_path / "p", statistics={})
+    assert (report["left_out"], report["runs"]) == (3, 13)
+
+
 @pytest.mark.parametrize("column", ["status", "cycles.mean", "layers.output_rate", "neuron.beta"])
 def test_a_missing_column_is_named(table, column, tmp_path):
     with pytest.raises(InputError, match=f"must have a column '{column}'"):

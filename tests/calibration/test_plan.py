@@ -7,8 +7,10 @@ import yaml
 
 import spikemeter.calibration
 from spikemeter.calibration.plan import Plan, Range, read_plan
+from spikemeter.calibration.splits import freeze_splits
 from spikemeter.errors import ConfigError
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "plans"
 PLAN = {
     "base": {"dataset": "nmnist-saccade", "training": {"epochs": 2}},
     "vary": {
@@ -151,12 +153,49 @@ def test_a_range_ends_where_it_says():
             ["of the plan: neuron.beta", "less than or equal to 1"],
         ),
         ({"repeats": {"points": 1}}, ["repeats.seeds", "required"]),
+        ({"timing_share": 1.5}, ["timing_share", "1", "1.5"]),
+        ({"spot_checks": 20}, ["spot_checks: at most the 16 samples, got 20"]),
+        ({"limits": {"seconds": 0}}, ["limits.seconds", "0"]),
+        ({"limits": {"minutes": 3}}, ["limits", "unknown key"]),
+        ({"held_out": {"unseen_luck": ["x"]}}, ["held_out", "unseen_luck"]),
+        (
+            {"sampler": "grid", "runs": None, "vary": {key: [*range(10)] for key in "abcdefg"}},
+            ["vary: at most 1000000 combinations, got 10000000"],
+        ),
     ],
 )
 def test_a_refusal_names_key_rule_and_value(tmp_path, changes, parts):
     message = refusal(tmp_path, **changes)
     for part in parts:
         assert part in message, message
+
+
+def test_a_share_of_the_runs_is_spot_checked():
+    plan = plan_of(timing_share=0.25, spot_checks=2)
+    simulated = [plan.simulated(f"{number:02x}{'0' * 62}") for number in range(256)]
+    assert simulated == [2] * 64 + [16] * 192
+    assert plan_of().simulated("0" * 64) == 16
+    assert plan_of(timing_share=1.0).simulated("f" * 64) == 1
+
+
+def test_one_run_stands_for_all_that_share_some_values():
+    plan = plan_of(repeats={"points": 2, "seeds": [7]})
+    examples = plan.examples("network")
+    networks = [plan.config(number).network for number in examples]
+    assert sorted(networks) == ["8C3-MP2-10", "8C3-MP2-16C3-MP2-10"]
+    assert plan.examples("dataset", "input") == [0]
+    assert plan.examples("dataset", among=[5, 6]) == [5]
+    assert plan.examples("network", among=[]) == []
+    assert len(plan.examples("neuron")) == 64
+
+
+def test_runs_by_number_are_those_of_the_whole():
+    plan = plan_of(repeats={"points": 2, "seeds": [7, 8]})
+    assert plan.size == 68
+    assert [plan.config(number).digest for number in range(68)] == list(plan.digests)
+    assert plan_of(runs=32).digest != plan.digest
+    reordered = dict(reversed(PLAN["vary"].items()))
+    assert plan_of(vary=reordered).digest != plan_of().digest  # it samples other points
 
 
 def test_a_run_that_cannot_be_trained_is_refused(tmp_path):
@@ -172,3 +211,10 @@ def test_a_missing_plan_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["demo", "default"])
 def test_shipped_plans_are_valid(name):
     assert len(shipped(name).configs) >= 12
+
+
+@pytest.mark.parametrize(("name", "runs"), [("small", 24), ("large", 9480)])
+def test_example_plans_are_valid(name, runs, tmp_path):
+    plan = read_plan(EXAMPLES / f"{name}.yaml")
+    assert len(set(plan.digests)) == runs
+    freeze_splits(plan, tmp_path)

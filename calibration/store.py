@@ -1,0 +1,418 @@
+"""The store of a campaign: rows in batches, each whole or not there.
+
+    rows/<time>-<id>.json      manifest of a batch: schema version, checksum, number of rows
+    rows/<time>-<id>.parquet   its rows, put in place last: without them there is no batch
+    damaged/                   batches that are not what was written, set aside
+
+Nothing here is ever changed in place, so any number of campaigns may write into one folder, and
+one that is killed leaves nothing half. Rows of one run may be in several batches: the latest holds.
+Small batches are merged into one now and then, by one process at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import InputError
+from ..files import lock_folder, write_whole
+from .table import SCHEMA, SCHEMA_VERSION, VERSION_COLUMNS, fit_schema, read_rows, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "BATCHES_TO_MERGE",
+    "Contents",
+    "append_rows",
+    "export_table",
+    "merge_batches",
+    "read_columns",
+    "read_store",
+    "read_table",
+    "stage_versions",
+    "with_stale",
+]
+
+BATCHES_TO_MERGE = 64
+"""From this many small batches on they are merged."""
+
+FULL_BATCH_ROWS = 16_384
+"""A batch of so many rows is left as it is; what merging holds in memory is bounded by it."""
+
+_LEFTOVER_SECONDS = 3600
+_RETRIES = 20
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    schema_version: int
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    rows: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contents:
+    """What a store holds.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        One row per run, the latest of each, in the order in which runs were first finished.
+    batches : tuple of str
+        Names of the batches that were read.
+    damaged : dict
+        What is wrong with each batch that could not be read; its runs count as not done.
+    """
+
+    table: pa.Table
+    batches: tuple[str, ...]
+    damaged: Mapping[str, str]
+
+    def sentences(self) -> list[str]:
+        """Say which batches are damaged, and how."""
+        return [f"rows/{name}.parquet is damaged: {why}" for name, why in self.damaged.items()]
+
+
+def append_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Write rows as a new batch, whole or not at all.
+
+    Returns
+    -------
+    str or None
+        Name of the batch; none without rows.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; what was there stays as it is.
+    """
+    if not rows:
+        return None
+    return _write_batch(folder, f"{time.time_ns():020d}", table_of(rows))
+
+
+def read_store(
+    folder: Path,
+    columns: Iterable[str] | None = None,
+    *,
+    skip: Iterable[str] = (),
+    set_aside: bool = False,
+) -> Contents:
+    """Read all rows.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a campaign.
+    columns : iterable of str, optional
+        Columns to read beside ``run_id``; all by default.
+    skip : iterable of str, optional
+        Names of batches to leave out.
+    set_aside : bool, optional
+        Move damaged batches to ``damaged``, to be done again.
+
+    Returns
+    -------
+    Contents
+
+    Raises
+    ------
+    InputError
+        If a batch is of another schema version, cannot be read for want of rights, or cannot be
+        set aside.
+    """
+    names = SCHEMA.names if columns is None else list(dict.fromkeys(["run_id", *columns]))
+    left_out = set(skip)
+    for _ in range(_RETRIES):
+        try:
+            contents = _read_batches(folder, names, left_out)
+        except FileNotFoundError:
+            continue  # merged meanwhile by another process: what it held is elsewhere now
+        if set_aside:
+            for name in contents.damaged:
+                _set_aside(folder, name)
+        return contents
+    raise InputError(f"cannot read {str(folder / 'rows')!r}: its files change all the time")
+
+
+def read_columns(path: Path, columns: Iterable[str] | None = None) -> Contents:
+    """Read a campaign's folder, or a Parquet file that was exported from one; add ``stale``.
+
+    Parameters
+    ----------
+    path : Path
+    columns : iterable of str, optional
+        Columns to read beside ``run_id`` and ``stale``; all by default.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or is no calibration table of this version.
+    """
+    wanted = None if columns is None else [*columns, *VERSION_COLUMNS]
+    if not path.is_dir():
+        table = read_rows(path)
+        if wanted is not None:
+            table = table.select(list(dict.fromkeys(["run_id", *wanted])))
+        return Contents(table=with_stale(table), batches=(), damaged={})
+    if not (path / "rows").is_dir():
+        raise InputError(f"cannot read the table in {str(path)!r}: it holds no folder rows")
+    contents = read_store(path, wanted)
+    return replace(contents, table=with_stale(contents.table))
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a calibration table.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder of a campaign, or a Parquet file that `spikemeter table` exported.
+
+    Returns
+    -------
+    DataFrame
+        One row per run, columns as in `SCHEMA`, and ``stale``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or is no calibration table of this version.
+
+    Warns
+    -----
+    UserWarning
+        For every batch of rows that is damaged.
+    """
+    contents = read_columns(Path(path))
+    for sentence in contents.sentences():
+        warnings.warn(sentence, stacklevel=2)
+    frame: pd.DataFrame = contents.table.to_pandas()
+    return frame
+
+
+def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE) -> None:
+    """Turn the small batches since the last full one into one, unless another process is at it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a campaign.
+    least : int, optional
+        Fewer batches are left as they are.
+
+    Raises
+    ------
+    InputError
+        If the merged batch cannot be written; what was there stays as it is.
+
+    Notes
+    -----
+    The merged batch takes the time of the latest one that it replaces, so rows that others add
+    meanwhile stay the later ones. Killed before the old batches are gone, it leaves rows twice;
+    reading tells them from one another, and the next merge removes them.
+    """
+    rows = folder / "rows"
+    handle = lock_folder(rows)
+    if handle is None:
+        return
+    try:
+        _sweep(rows)
+        small = _small_tail(rows)
+        if len(small) < max(least, 2):
+            return
+        contents = read_store(folder, skip=set(_batch_names(rows)) - set(small))
+        if contents.damaged:
+            return  # the next start says so and does its runs again
+        _write_batch(folder, contents.batches[-1].partition("-")[0], contents.table, merged=True)
+        for name in contents.batches:
+            (rows / f"{name}.parquet").unlink(missing_ok=True)  # first: with it goes the batch
+            (rows / f"{name}.json").unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def export_table(table: pa.Table, path: Path, *, as_csv: bool) -> None:
+    """Write rows as CSV, lists as JSON in their cells, or as Parquet; whole or not at all."""
+    if as_csv:
+        from pyarrow import csv
+
+        write_whole(path, lambda file: csv.write_csv(_flat(table), file))
+    else:
+        write_whole(path, lambda file: pq.write_table(table, file, compression="zstd"))
+
+
+def with_stale(table: pa.Table) -> pa.Table:
+    """Add the column ``stale``: whether a stage has another version today than the row."""
+    stale = pa.array(np.zeros(table.num_rows, dtype=bool))
+    for name, version in stage_versions().items():
+        stale = pc.or_(stale, pc.fill_null(pc.not_equal(table.column(name), version), False))
+    return table.append_column("stale", stale)
+
+
+def stage_versions() -> dict[str, int]:
+    """Versions of the stages data, train, quantise and rtl, as the columns name them."""
+    from ..datasets import DATA_VERSION
+    from ..models import QUANTISE_VERSION, TRAIN_VERSION
+    from ..rtl import RTL_VERSION
+
+    versions = (DATA_VERSION, TRAIN_VERSION, QUANTISE_VERSION, RTL_VERSION)
+    return dict(zip(VERSION_COLUMNS, versions, strict=True))
+
+
+class _DamagedError(Exception):
+    """A batch is not what was written."""
+
+
+def _batch_names(rows: Path) -> list[str]:
+    """Names of the batches, oldest first."""
+    return sorted(path.stem for path in rows.glob("*.parquet") if not path.name.startswith("."))
+
+
+def _write_batch(folder: Path, moment: str, table: pa.Table, *, merged: bool = False) -> str:
+    """Write a batch; a merged one comes after every other name of its moment."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    content = buffer.getbuffer()
+    manifest = _Manifest(
+        schema_version=SCHEMA_VERSION,
+        sha256=hashlib.sha256(content).hexdigest(),
+        rows=table.num_rows,
+    )
+    name = f"{moment}-{'z' if merged else ''}{uuid.uuid4().hex[:8]}"
+    path = folder / "rows" / f"{name}.json"
+    write_whole(path, json.dumps(manifest.model_dump(), indent=1).encode())
+    try:
+        write_whole(path.with_suffix(".parquet"), lambda file: file.write(content))
+    except InputError:
+        path.unlink(missing_ok=True)
+        raise
+    return name
+
+
+def _read_batches(folder: Path, names: Sequence[str], skip: set[str]) -> Contents:
+    tables, batches, damaged = [], [], {}
+    for batch in _batch_names(folder / "rows"):
+        if batch in skip:
+            continue
+        try:
+            tables.append(_read_batch(folder / "rows" / f"{batch}.parquet", names))
+            batches.append(batch)
+        except _DamagedError as error:
+            damaged[batch] = str(error)
+    fields = [SCHEMA.field(name) for name in names]
+    empty = pa.schema(fields, metadata=SCHEMA.metadata).empty_table()
+    table = _latest(pa.concat_tables([empty, *tables]))
+    return Contents(table=table, batches=tuple(batches), damaged=damaged)
+
+
+def _read_batch(path: Path, names: Sequence[str]) -> pa.Table:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    manifest = _manifest(path)
+    if manifest.schema_version != SCHEMA_VERSION:
+        rule = f"must have schema_version {SCHEMA_VERSION}"
+        raise InputError(f"{str(path)!r} {rule}, got {manifest.schema_version}")
+    if hashlib.sha256(content).hexdigest() != manifest.sha256:
+        raise _DamagedError("its checksum does not fit")
+    try:
+        with pq.ParquetFile(io.BytesIO(content)) as file:
+            there = [name for name in names if name in file.schema_arrow.names]
+            return fit_schema(file.read(columns=there), names)
+    except pa.ArrowException as error:
+        raise _DamagedError(" ".join(str(error).split())) from error
+
+
+def _manifest(path: Path) -> _Manifest:
+    """Read the manifest of a batch; it is there unless the batch is damaged or just removed."""
+    try:
+        return _Manifest.model_validate_json(path.with_suffix(".json").read_bytes())
+    except FileNotFoundError as error:
+        if not path.exists():
+            raise
+        raise _DamagedError("its manifest is missing") from error
+    except (OSError, ValidationError) as error:
+        raise _DamagedError("its manifest cannot be read") from error
+
+
+def _set_aside(folder: Path, name: str) -> None:
+    """Move a damaged batch out of the way."""
+    place = folder / "damaged"
+    try:
+        place.mkdir(exist_ok=True)
+        for suffix in (".parquet", ".json"):
+            source = folder / "rows" / f"{name}{suffix}"
+            if source.exists():
+                source.replace(place / source.name)
+    except OSError as error:
+        rule = "is damaged and cannot be set aside"
+        raise InputError(f"rows/{name}.parquet {rule}: {error.strerror}") from error
+
+
+def _small_tail(rows: Path) -> list[str]:
+    """Name the batches since the last full one: what is merged must be next to one another."""
+    small: list[str] = []
+    for name in reversed(_batch_names(rows)):
+        try:
+            manifest = _manifest(rows / f"{name}.parquet")
+        except (_DamagedError, FileNotFoundError):
+            break
+        if manifest.rows >= FULL_BATCH_ROWS:
+            break
+        small.append(name)
+    return small[::-1]
+
+
+def _sweep(rows: Path) -> None:
+    """Remove what killed processes have left: unfinished files, manifests without rows."""
+    for path in rows.iterdir():
+        unfinished = path.name.startswith(".") or (
+            path.suffix == ".json" and not path.with_suffix(".parquet").exists()
+        )
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+            if unfinished and time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
+
+
+def _latest(table: pa.Table) -> pa.Table:
+    """Keep the last row of every run, at the place of the first."""
+    ids = table.column("run_id")
+    if len(pc.unique(ids)) == len(ids):
+        return table
+    numbered = pa.table({"run_id": ids, "row": pa.array(range(len(ids)), pa.int64())})
+    found = numbered.group_by("run_id").aggregate([("row", "min"), ("row", "max")])
+    return table.take(found.sort_by("row_min").column("row_max"))
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Give a table whose lists are JSON text."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            texts = [
+                None if value is None else json.dumps(value)
+                for value in table.column(index).to_pylist()
+            ]
+            table = table.set_column(index, field.name, pa.array(texts, pa.string()))
+    return table
