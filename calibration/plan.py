@@ -10,6 +10,9 @@ run. Every run of a plan is a valid `Config` before the first one starts.
       network: [8C3-MP2-10, 8C3-MP2-16C3-MP2-10]
       neuron.beta: {low: 0.3, high: 0.99}
       training.lr: {low: 3.0e-4, high: 2.0e-2, log: true}
+      camera:
+        - {input.camera_threshold: 0.38}
+        - {input.encoding: latency, input.channels: 1}
     sampler: halton
     runs: 12
     seed: 1
@@ -105,7 +108,8 @@ class Plan(_Section):
     base : dict
         Keys of a configuration that hold for every run.
     vary : dict
-        Key of a configuration, joined by dots, to a list of choices or a `Range`.
+        Key of a configuration, joined by dots, to a list of choices or a `Range`. Under any other
+        name, a list of mappings from such keys to values: knobs that change together.
     sampler : {"halton", "sobol", "grid"}
         Scrambled Halton points, for plans of any size; scrambled Sobol points, better balanced
         from 64 on; or all combinations of the choices. Fewer Sobol points than that tie choices
@@ -146,6 +150,10 @@ class Plan(_Section):
     @model_validator(mode="after")
     def _check_sampler(self) -> Self:
         ranges = [key for key, variation in self.vary.items() if isinstance(variation, Range)]
+        for key, choices in self.vary.items():
+            if _is_bundle(key) and not _are_mappings(choices):
+                rule = "is no key of a configuration; choices under another name must be mappings"
+                raise ValueError(f"vary.{key}: {rule} of keys to values, got {choices!r}")
         if self.sampler == "grid" and ranges:
             raise ValueError(f"vary.{ranges[0]}: must be a list of choices in a grid, got a range")
         if self.sampler == "grid" and self.runs is not None:
@@ -220,7 +228,7 @@ class Plan(_Section):
         among : iterable of int, optional
             Runs by number; all by default.
         """
-        if not any(_is_below(name, keys) for name in self.vary):
+        if not any(_is_below(name, keys) or _is_bundle(name) for name in self.vary):
             return list(among if among is not None else [0])[:1]
         found: dict[str, int] = {}
         for number in range(self.size) if among is None else among:
@@ -240,11 +248,12 @@ class Plan(_Section):
                 repeat = {"training.seed": self.repeats.seeds[place]}
         grid = self.sampler == "grid"
         drawn = _combination(self._choices, point) if grid else self._shares[point].tolist()
-        changes = {
-            key: value if grid else _value(key, variation, value)
-            for (key, variation), value in zip(self.vary.items(), drawn, strict=True)
-            if keys is None or _is_below(key, keys)
-        }
+        changes: dict[str, Any] = {}
+        for (key, variation), share in zip(self.vary.items(), drawn, strict=True):
+            value = share if grid else _value(key, variation, share)
+            changes |= value if _is_bundle(key) else {key: value}
+        if keys is not None:
+            changes = {key: value for key, value in changes.items() if _is_below(key, keys)}
         return point, changes | repeat
 
     @property
@@ -288,9 +297,22 @@ def read_plan(path: str | Path, *, every_run: bool = True) -> Plan:
     return plan
 
 
+def _is_bundle(name: str) -> bool:
+    """Tell whether a name of `Plan.vary` is no key, but stands for knobs that change together."""
+    return name.partition(".")[0] not in Config.model_fields and "." not in name
+
+
 def _is_below(name: str, keys: Sequence[str]) -> bool:
     """Tell whether a key is one of some, or in a section of them."""
     return any(name == key or name.startswith(f"{key}.") for key in keys)
+
+
+def _are_mappings(choices: object) -> bool:
+    """Tell whether these are choices of keys and values."""
+    return isinstance(choices, tuple) and all(
+        isinstance(choice, Mapping) and all(isinstance(key, str) for key in choice)
+        for choice in choices
+    )
 
 
 def _combination(choices: Sequence[Sequence[Any]], number: int) -> list[Any]:

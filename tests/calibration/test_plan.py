@@ -159,7 +159,11 @@ def test_a_range_ends_where_it_says():
         ({"limits": {"minutes": 3}}, ["limits", "unknown key"]),
         ({"held_out": {"unseen_luck": ["x"]}}, ["held_out", "unseen_luck"]),
         (
-            {"sampler": "grid", "runs": None, "vary": {key: [*range(10)] for key in "abcdefg"}},
+            {
+                "sampler": "grid",
+                "runs": None,
+                "vary": {f"input.{key}": [*range(10)] for key in "abcdefg"},
+            },
             ["vary: at most 1000000 combinations, got 10000000"],
         ),
     ],
@@ -218,3 +222,20 @@ def test_example_plans_are_valid(name, runs, tmp_path):
     plan = read_plan(EXAMPLES / f"{name}.yaml")
     assert len(set(plan.digests)) == runs
     freeze_splits(plan, tmp_path)
+
+
+def test_knobs_change_together_under_a_name_of_their_own(tmp_path: Path):
+    eyes = [{"input.camera_threshold": 0.3}, {"input.encoding": "latency", "input.channels": 1}]
+    base = PLAN["base"] | {"network": "8C3-10"}
+    vary = {"eye": eyes, "neuron.beta": [0.5, 0.9]}
+    plan = plan_of(base=base, vary=vary, sampler="grid", runs=None)
+    seen = [(c.input.camera_threshold, c.input.encoding, c.neuron.beta) for c in plan.configs]
+    assert seen == [
+        (0.3, "events", 0.5), (0.3, "events", 0.9), (None, "latency", 0.5), (None, "latency", 0.9),
+    ]  # fmt: skip
+    sampled = plan_of(base=base, vary={"eye": eyes}, runs=16).configs
+    assert {config.input.encoding for config in sampled} == {"events", "latency"}
+    message = refusal(tmp_path, vary={"eye": [1, 2]})
+    assert "vary.eye: is no key" in message
+    message = refusal(tmp_path, vary={"eye": {"low": 1, "high": 2}})
+    assert "vary.eye: is no key" in message
