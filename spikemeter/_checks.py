@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._sections import NeuronConfig, SurrogateConfig
+from ._sections import InputConfig, NeuronConfig
 from .errors import ConfigError
 from .network import packed_words
 from .registry import dataset_spec
@@ -19,7 +19,6 @@ __all__ = [
     "check_input",
     "check_neuron",
     "check_output",
-    "check_surrogate",
     "is_fitted",
 ]
 
@@ -120,31 +119,21 @@ def _check_dataset(config: Config, name: str) -> None:
         if side > limit:
             rule = f"must be at most the sensor's {limit} of {name}"
             raise ConfigError(f"input.{key}: {rule}, got {side}")
-    if size.camera_threshold is not None and (coded or not spec.simulated):
-        rule = "is for a simulated camera"
-        raise ConfigError(f"input.camera_threshold: {rule}; got {size.camera_threshold:g}")
-    for key in ("time_window_ms", "denoise_ms"):
-        if coded and getattr(size, key) is not None:
-            rule = f"is for input.encoding events, not {size.encoding}"
-            raise ConfigError(f"input.{key}: {rule}; got {getattr(size, key):g}")
+    if coded or not spec.simulated:
+        for key in ("camera_threshold", "camera_mismatch", "camera_leak_hz"):
+            _refuse_if_given(size, key, "is for a simulated camera")
+    if coded:
+        for key in ("time_window_ms", "denoise_ms"):
+            _refuse_if_given(size, key, f"is for input.encoding events, not {size.encoding}")
+    if size.encoding != "rate":
+        _refuse_if_given(size, "gain", f"is for input.encoding rate, not {size.encoding}")
 
 
-def check_surrogate(surrogate: SurrogateConfig) -> None:
-    """Hold slope and width against the surrogate."""
-    name, slope, width = surrogate.name, surrogate.slope, surrogate.width
-    if name == "straight_through":
-        for key, value in (("slope", slope), ("width", width)):
-            if value is not None:
-                raise ConfigError(f"surrogate.{key}: must be null for {name}; got {value:g}")
-        return
-    if name == "sso" and width is not None:
-        raise ConfigError(f"surrogate.width: must be null for sso, whose gradient is a line; "
-                          f"got {width:g}")  # fmt: skip
-    if slope is None and (width is None or name in ("sso", "spike_rate_escape")):
-        raise ConfigError(f"surrogate.slope: required for {name}, got null")
-    if slope is not None and width is not None and name != "spike_rate_escape":
-        rule = "must be absent where surrogate.width is given"
-        raise ConfigError(f"surrogate.slope: {rule}; got {slope:g}")
+def _refuse_if_given(size: InputConfig, key: str, rule: str) -> None:
+    """Refuse a value that would have no effect, unless it is the default."""
+    value = getattr(size, key)
+    if value != InputConfig.model_fields[key].default:
+        raise ConfigError(f"input.{key}: {rule}; got {value:g}")
 
 
 def check_output(config: Config) -> None:

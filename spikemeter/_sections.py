@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,8 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+
+from .errors import ConfigError
 
 __all__ = [
     "HardwareConfig",
@@ -204,12 +206,31 @@ class SurrogateConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_slope(cls, content: Any) -> Any:
-        given = dict(content) if isinstance(content, Mapping) else {}
-        name = given.get("name", "fast_sigmoid")
-        if "slope" not in given and isinstance(name, str):
-            free = given.get("width") is None or name == "spike_rate_escape"
-            return {**given, "slope": _OWN_SLOPES.get(name) if free else None}
+        if not isinstance(content, Mapping):
+            return content
+        name = content.get("name", "fast_sigmoid")
+        if "slope" not in content and isinstance(name, str):
+            free = content.get("width") is None or name == "spike_rate_escape"
+            return {**content, "slope": _OWN_SLOPES.get(name) if free else None}
         return content
+
+    @model_validator(mode="after")
+    def _check_slope_and_width(self) -> Self:
+        name, slope, width = self.name, self.slope, self.width
+        if name == "straight_through":
+            for key, value in (("slope", slope), ("width", width)):
+                if value is not None:
+                    raise ConfigError(f"surrogate.{key}: must be null for {name}; got {value:g}")
+            return self
+        if name == "sso" and width is not None:
+            rule = "must be null for sso, whose gradient is a line"
+            raise ConfigError(f"surrogate.width: {rule}; got {width:g}")
+        if slope is None and (width is None or name in ("sso", "spike_rate_escape")):
+            raise ConfigError(f"surrogate.slope: required for {name}, got null")
+        if slope is not None and width is not None and name != "spike_rate_escape":
+            rule = "must be absent where surrogate.width is given"
+            raise ConfigError(f"surrogate.slope: {rule}; got {slope:g}")
+        return self
 
     @property
     def steepness(self) -> float:

@@ -24,7 +24,6 @@ from ._checks import (
     check_input,
     check_neuron,
     check_output,
-    check_surrogate,
     is_fitted,
 )
 from ._sections import (
@@ -89,7 +88,6 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         check_neuron(self.neuron)
-        check_surrogate(self.surrogate)
         check_input(self)
         check_output(self)
         check_hardware(self)
@@ -305,6 +303,9 @@ def error_sentence(error: ValidationError, model: type[BaseModel]) -> str:
         return first["msg"].removeprefix("Value error, ")
     parts = [str(part) for part in first["loc"]]
     key = ".".join(part for part in parts if not _is_union_member(part))
+    said = first["msg"].removeprefix("Value error, ")
+    if said.startswith(f"{key}."):  # a combination within a section
+        return said
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}; allowed here: {', '.join(_allowed_keys(model, parts))}"
     if first["type"] == "missing":

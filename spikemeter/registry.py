@@ -60,7 +60,14 @@ class _SpecFile(BaseModel):
 
 def is_private(name: str) -> bool:
     """Whether a data set is a folder of the user's: a path, not one of the names."""
-    return name not in DATASETS and (Path(name).is_dir() or Path(name).name != name)
+    return name not in DATASETS and (_is_folder(name) or Path(name).name != name)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long, a null byte, or a folder that may not be read
+        return False
 
 
 def dataset_spec(name: str) -> DatasetSpec | None:
@@ -87,7 +94,7 @@ def dataset_spec(name: str) -> DatasetSpec | None:
         known = ", ".join(DATASETS)
         rule = f"must be one of {known}, or a folder with {SPEC_FILE}"
         raise ConfigError(f"dataset: {rule}; got {name!r}")
-    if not Path(name).is_dir():
+    if not _is_folder(name):
         return None
     path = Path(name) / SPEC_FILE
     try:
@@ -97,9 +104,11 @@ def dataset_spec(name: str) -> DatasetSpec | None:
         raise ConfigError(f"dataset: cannot read {str(path)!r}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "content"
-        got = f", got {first['input']!r}" if first["loc"] else ""
-        raise ConfigError(f"dataset: {str(path)!r}: {key}: {first['msg']}{got}") from error
+        if not first["loc"]:
+            raise ConfigError(f"dataset: {str(path)!r} must hold keys and values") from error
+        key = ".".join(str(part) for part in first["loc"])
+        got = f"{key}: {first['msg']}, got {first['input']!r}"
+        raise ConfigError(f"dataset: {str(path)!r}: {got}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"dataset: {str(path)!r} is not valid YAML: {reason}") from error

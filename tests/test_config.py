@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spikemeter.config import DATASETS, Config, json_schema, load_config, measured_config
+from spikemeter.config import (
+    DATASETS,
+    Config,
+    SurrogateConfig,
+    json_schema,
+    load_config,
+    measured_config,
+)
 from spikemeter.errors import ConfigError, InputError
 
 BASE = {"dataset": "nmnist-saccade", "network": "8C3-MP2-10"}
@@ -369,6 +376,7 @@ def test_a_private_data_set_says_what_it_is(tmp_path: Path):
     ("spec", "parts"),
     [
         (None, ["cannot read", "dataset.yaml", "No such file"]),
+        ("", ["dataset.yaml", "must hold keys and values"]),
         ("classes: [", ["dataset.yaml", "not valid YAML"]),
         ("{classes: 3, height: 4}", ["dataset.yaml", "width"]),
         ("{classes: 0, height: 4, width: 4}", ["dataset.yaml", "classes", "0"]),
@@ -399,6 +407,9 @@ def test_a_wrong_private_data_set_is_refused(tmp_path: Path, spec, parts):
             {"input": {"encoding": "rate", "channels": 1, "denoise_ms": 3}},
             ["input.denoise_ms", "events", "3"],
         ),
+        ({"input": {"gain": 0.5}}, ["input.gain", "encoding rate", "0.5"]),
+        ({"dataset": "nmnist", "input": {"camera_leak_hz": 5}}, ["camera_leak_hz", "simulated"]),
+        ({"dataset": "x" * 5000}, ["dataset", "must be one of"]),
         (
             {"dataset": "nmnist", "input": {"camera_threshold": 0.3}},
             ["input.camera_threshold", "simulated", "0.3"],
@@ -409,3 +420,18 @@ def test_frames_must_suit_the_data_set(changes, parts):
     message = refusal(**changes)
     for part in parts:
         assert part in message, message
+
+
+@pytest.mark.parametrize("section", ["input", "neuron", "surrogate", "training", "hardware"])
+@pytest.mark.parametrize("content", ["atan", 3, ["sso"], None])
+def test_a_section_must_hold_keys_and_values(section, content):
+    message = refusal(**{section: content})
+    assert section in message
+    assert "keys and values" in message
+
+
+def test_a_surrogate_is_checked_wherever_it_is_made():
+    with pytest.raises(ValidationError, match=r"surrogate\.width"):
+        SurrogateConfig(name="sso", width=1.0)
+    with pytest.raises(ValidationError, match=r"surrogate\.slope: required"):
+        SurrogateConfig(name="atan", slope=None)
