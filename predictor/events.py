@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
+from ..config import Config, InputConfig
 from ..errors import PredictorError
+from .machine import tap_bounds
 from .timing import even_taps
 
 __all__ = ["InputStatistics", "TapRatios", "expected_counts", "expected_taps", "input_events"]
@@ -81,6 +82,13 @@ class TapRatios:
     hidden: float = 1.0
 
 
+_CODING = (
+    "encoding", "gain", "time_window_ms", "denoise_ms", "values",
+    "camera_threshold", "camera_mismatch", "camera_leak_hz",
+)  # fmt: skip
+_REMEDY = "give input.statistics, which 'spikemeter datasets measure CONFIG' prints"
+
+
 def input_events(
     config: Config, known: Mapping[str, Sequence[InputStatistics]]
 ) -> tuple[NDArray[np.float64], str | None]:
@@ -125,8 +133,15 @@ def input_events(
         listed = ", ".join(sorted(known)) or "none"
         raise PredictorError(
             f"dataset: this predictor knows the statistics of {listed}, not of {name!r} with "
-            f"{config.input.channels} channels; give input.statistics instead"
+            f"{config.input.channels} channels; {_REMEDY}"
         )
+    for key in _CODING:
+        value = getattr(config.input, key)
+        if value != InputConfig.model_fields[key].default:
+            raise PredictorError(
+                f"input.{key}: this predictor knows {name} with its own camera, coding and time "
+                f"bins alone, not with {value}; {_REMEDY}"
+            )
     size = (config.input.height, config.input.width, config.input.time_steps)
     for entry in choices:
         if entry.size == size:
@@ -166,9 +181,8 @@ def expected_taps(
     taps = []
     for index, (layer, count) in enumerate(zip(config.layers, counts, strict=True)):
         ratio = ratios.hidden if index else ratios.input
-        if layer.kernel == 1:
-            ratio = 1.0
-        taps.append(count * min(even_taps(layer) * ratio, layer.kernel**2))
+        fewest, most = tap_bounds(layer)
+        taps.append(count * min(max(even_taps(layer) * ratio, fewest), most))
     return taps
 
 

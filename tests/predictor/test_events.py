@@ -95,3 +95,22 @@ def test_rates_become_counts_of_the_incoming_map():
     assert first is events
     assert second.shape == (3, 4)
     assert (second == 0.25 * 16).all()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"camera_threshold": 0.2}, {"encoding": "latency", "channels": 1}, {"time_window_ms": 20}],
+)
+def test_another_camera_or_coding_is_not_taken_for_the_known_one(other):
+    known = InputStatistics(height=16, width=16, time_steps=8, events=np.ones((8, 1)))
+    both = (statistics(16, 8, 0.1), known)
+    asked = load_config(
+        {
+            "dataset": "nmnist-saccade",
+            "network": "10",
+            "input": {"height": 16, "width": 16, "time_steps": 8, **other},
+        }
+    )
+    key = next(iter(other))
+    with pytest.raises(PredictorError, match=rf"input\.{key}: .* datasets measure CONFIG"):
+        input_events(asked, {"nmnist-saccade": both})
