@@ -1,13 +1,26 @@
 """How well and how fast the timing model speaks for the RTL.
 
-    PYTHONPATH=tests/support python benchmarks/timing.py [--out FILE] [--published] [--calibrate]
+    PYTHONPATH=tests/support python benchmarks/timing.py [--out FILE] [--calibrate] [PART ...]
 
-Accuracy: networks drawn at random and networks trained on digits, each random sample at its own
+`accuracy`: networks drawn at random and networks trained on digits, each random sample at its own
 sparsity, through the RTL (native runner), and through `predict_latency` fed with spike trains, with
 counts and taps, with counts per channel, and with counts per layer; beside the errors, the share of
-latencies inside the 90 % intervals. Speed: the model beside the native runner on the same samples,
-builds and start-up excluded. ``--published`` adds the network of arXiv 2603.24891, whose simulator
-takes minutes to build.
+latencies inside the 90 % intervals and their mean half width.
+
+`dense`: the error from counts of dense networks beside that of the mean over other places of the
+same spikes, which is the least that counts allow.
+
+`estimate`: an estimate from counts, at every level, under both schedules, and of a dense network;
+and many at once. By the time of one thread.
+
+`trace`: the model beside the native runner, builds and start-up excluded. The RTL's cycles per
+second are those of a random network that runs its own spikes, the model's time is that of trains of
+the same density at the input of every layer; seconds of RTL are the model's cycles at that speed.
+
+`published`: the same for the network of arXiv 2603.24891, whose simulator takes minutes to build,
+and 1,000 of its inferences through `predict_latency`, in a process of their own.
+
+Without a PART all but `published` are measured; the file keeps the others.
 
 ``--calibrate`` instead measures the errors that the intervals rest on, on other networks and with
 spike trains for the RTL (the two are equal to the cycle), and writes them beside the predictor.
@@ -16,12 +29,13 @@ spike trains for the RTL (the two are equal to the cycle), and writes them besid
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +50,7 @@ from spikemeter.config import Config, load_config
 from spikemeter.models import IntegerNetwork, load_run, network_spikes, train_run
 from spikemeter.predictor import LatencyPredictor
 from spikemeter.predictor.events import expected_taps
-from spikemeter.predictor.intervals import STATISTICS_ERRORS, StatisticsErrors
+from spikemeter.predictor.intervals import FAMILIES, STATISTICS_ERRORS, StatisticsErrors
 from spikemeter.predictor.timing import spike_taps, timing_model
 from spikemeter.rtl import simulate
 
@@ -71,12 +85,12 @@ OTHER_RANDOM = (
 OTHER_TRAINED = tuple(
     (network, threshold, beta)
     for network in ("12C3-MP2-10", "6C3-MP2-12C3-MP2-10", "8C5-MP2-24-10", "10C3-20C3-MP4-10",
-                    "48-10", "6C3-MP2-32-10")
-    for threshold, beta in ((0.4, 0.6), (0.8, 0.95), (1.5, 0.8))
+                    "48-10", "6C3-MP2-32-10", "56-20-10", "16C3-MP4-16-10")
+    for threshold, beta in ((0.5, 0.9), (1.0, 0.4), (1.6, 0.6))
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Subject:
     """A network with samples to run through it, and the spikes that enter its layers."""
 
@@ -168,7 +182,7 @@ def known_spikes(subject: Subject, sample: int) -> dict[str, dict[str, NDArray[A
 
 def accuracy() -> dict[str, Any]:
     """Errors and coverage by group and level, one latency at a time."""
-    found = {group: {level: ([], []) for level in LEVELS} for group in GROUPS}
+    found = {group: {level: ([], [], []) for level in LEVELS} for group in GROUPS}
     for subject in (*random_subjects(RANDOM, 16, SEED), *trained_subjects(TRAINED)):
         measured = simulate(subject.config, subject.network, subject.frames).cycles
         for sample, cycles in enumerate(measured.tolist()):
@@ -176,9 +190,10 @@ def accuracy() -> dict[str, Any]:
                 estimate = predict_latency(subject.config, spikes=spikes, confidence=0.9)
                 low, high = estimate.interval_cycles
                 for group in (subject.group, "all"):
-                    errors, held = found[group][level]
+                    errors, held, widths = found[group][level]
                     errors.append(abs(estimate.cycles / cycles - 1))
                     held.append(low <= cycles <= high)
+                    widths.append(np.log(high / estimate.cycles))
         print(f"{subject.config.network}: {len(measured)} samples", flush=True)
     return {
         group: {
@@ -187,25 +202,56 @@ def accuracy() -> dict[str, Any]:
                 "mape": float(np.mean(errors)),
                 "p99": float(np.quantile(errors, 0.99)),
                 "coverage": float(np.mean(held)),
+                "half_width": float(np.mean(widths)),
             }
-            for level, (errors, held) in of_group.items()
+            for level, (errors, held, widths) in of_group.items()
         }
         for group, of_group in found.items()
     }
 
 
-def calibrated() -> dict[str, Any]:
+def dense_limit(draws: int = 200) -> dict[str, Any]:
+    """Errors of dense networks from counts, and of the mean over other places of their spikes."""
+    rng = np.random.default_rng(SEED)
+    errors, least = [], []
+    for subject in random_subjects(("64-10", "24-10"), 16, SEED + 1):
+        model, trains = timing_model(subject.config), subject.trains
+        exact = model.trace(trains).cycles
+        counts, _ = counted(subject)
+        maps = trains[0].reshape(*trains[0].shape[:2], subject.config.input.channels, -1)
+        flat = (*trains[0].shape[:2], -1)
+        others = [
+            model.trace([rng.permuted(maps, axis=3).reshape(flat), *trains[1:]]).cycles
+            for _ in range(draws)
+        ]
+        errors += np.abs(model.statistics(counts).cycles / exact - 1).tolist()
+        least += np.abs(np.mean(others, axis=0) / exact - 1).tolist()
+    return {
+        "samples": len(errors),
+        "from_counts": {"mape": float(np.mean(errors)), "p99": float(np.quantile(errors, 0.99))},
+        "mean_over_places": {"mape": float(np.mean(least)), "p99": float(np.quantile(least, 0.99))},
+    }
+
+
+def calibrated(subjects: Sequence[Subject]) -> dict[str, Any]:
     """Errors from counts, in units of their expected deviation, by level and network."""
-    subjects = [
-        *random_subjects(OTHER_RANDOM, 24, OTHER_SEED), *trained_subjects(OTHER_TRAINED)
-    ]  # fmt: skip
-    tap_deviation = float(
-        np.sqrt(np.mean(np.concatenate([tap_errors(subject) for subject in subjects]) ** 2))
-    )
-    scale = StatisticsErrors(tap_deviation=round(tap_deviation, 4), of_level={})
+    random = [subject for subject in subjects if subject.group != "trained"]
+    trained = [subject for subject in subjects if subject.group == "trained"]
+    scales = {
+        "tap_deviation": root_mean_square(np.concatenate([tap_errors(x) for x in subjects])),
+        "misfit": root_mean_square(np.concatenate([misfits(x) for x in trained])),
+        "formula_share": formula_share(random),
+        "mean_share": root_mean_square([error_of_the_mean(x) for x in subjects]),
+    }
+    scale = StatisticsErrors(**scales, of_level={})
     ratios = LatencyPredictor.default().parts.tap_ratios
-    levels = {level: {"error": [], "group": []} for level in LEVELS if level != "trace"}
+    levels = {
+        level: {family: {"error": [], "group": []} for family in FAMILIES}
+        for level in LEVELS
+        if level != "trace"
+    }
     for group, subject in enumerate(subjects):
+        family = "trained" if subject.group == "trained" else "random"
         config, model = subject.config, timing_model(subject.config)
         without_choice = all(layer.kernel == 1 for layer in config.layers)
         for sample in range(0, SAMPLES, 2):
@@ -223,19 +269,70 @@ def calibrated() -> dict[str, Any]:
                 timing = model.statistics(counts, taps)
                 unit = scale.deviation(config.layers, timing, taps_known=level == "taps")
                 error = float(np.log(exact / timing.cycles[0])) / unit
-                levels[level]["error"].append(round(error, 4))
-                levels[level]["group"].append(group)
-    return {"tap_deviation": scale.tap_deviation, "levels": levels}
+                levels[level][family]["error"].append(round(error, 4))
+                levels[level][family]["group"].append(group)
+    return {**scales, "levels": levels}
+
+
+def root_mean_square(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """Of the values; rounded, as it is written down."""
+    return round(float(np.sqrt(np.mean(np.square(values)))), 4)
+
+
+def counted(subject: Subject) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Counts and taps of all samples, by layer."""
+    layers = subject.config.layers
+    counts = [
+        train.reshape(*train.shape[:2], layer.in_channels, -1).sum(axis=3, dtype=np.float64)
+        for layer, train in zip(layers, subject.trains, strict=True)
+    ]
+    return counts, [spike_taps(x, train) for x, train in zip(layers, subject.trains, strict=True)]
+
+
+def misfits(subject: Subject) -> NDArray[np.float64]:
+    """Errors of the samples in units of the unevenness that they leave room for."""
+    model = timing_model(subject.config)
+    timing = model.statistics(*counted(subject))
+    error = model.trace(subject.trains).cycles - timing.cycles
+    room = timing.chance.unevenness
+    return error[room > 0] / room[room > 0]
+
+
+def error_of_the_mean(subject: Subject) -> float:
+    """Error of cycles from mean counts, in units of what a convex cost leaves room for."""
+    model = timing_model(subject.config)
+    counts, taps = ([x.mean(axis=0, keepdims=True) for x in both] for both in counted(subject))
+    timing = model.statistics(counts, taps)
+    error = model.trace(subject.trains).cycles.mean() - timing.cycles[0]
+    return float(error / timing.chance.convexity[0])
+
+
+def formula_share(subjects: Sequence[Subject], draws: int = 32) -> float:
+    """Error of the mean over other places of the same spikes, in standard deviations."""
+    rng = np.random.default_rng(3)
+    shares = []
+    for subject in subjects:
+        model = timing_model(subject.config)
+        for sample in range(0, SAMPLES, 4):
+            trains = []
+            for train in subject.trains:
+                lines = train[sample].reshape(train.shape[1], -1)
+                drawn = rng.permuted(np.repeat(lines[None], draws, axis=0), axis=2)
+                trains.append(drawn.reshape(draws, *train.shape[1:]))
+            other = dataclasses.replace(subject, trains=tuple(trains))
+            timing = model.statistics(*counted(other))
+            error = model.trace(trains).cycles - timing.cycles
+            # The mean of so many draws still scatters itself
+            bias = error.mean() ** 2 - error.var(ddof=1) / draws
+            if timing.chance.variance.any():
+                shares.append(bias / timing.chance.variance.mean())
+    return round(float(np.sqrt(max(np.mean(shares), 0.0))), 4)
 
 
 def tap_errors(subject: Subject) -> NDArray[np.float64]:
     """Share by which taps are off the expected ones, over the layers with a choice, by sample."""
     config, ratios = subject.config, LatencyPredictor.default().parts.tap_ratios
-    counts = [
-        train.reshape(*train.shape[:2], layer.in_channels, -1).sum(axis=3, dtype=np.float64)
-        for layer, train in zip(config.layers, subject.trains, strict=True)
-    ]
-    exact = [spike_taps(layer, x) for layer, x in zip(config.layers, subject.trains, strict=True)]
+    counts, exact = counted(subject)
     pairs = zip(config.layers, exact, expected_taps(config, counts, ratios), strict=True)
     sums = [
         (
@@ -294,35 +391,69 @@ def trace_speed(config: Config, samples: int, simulated: int, density: float) ->
     }
 
 
-def statistics_speed() -> dict[str, float]:
-    """One estimate through `predict_latency`, and many at once: seconds of one thread."""
-    config = load_config({"dataset": "nmnist-saccade", "network": "16C3-MP2-32C3-MP2-10"})
-    rng = np.random.default_rng(1)
-    counts = {
-        f"counts_{index}": rng.integers(0, 5, (config.input.time_steps, layer.in_channels))
-        for index, layer in enumerate(config.layers)
-    }
-    taps = {name.replace("counts", "taps"): 3 * array for name, array in counts.items()}
-    taps[f"taps_{len(config.layers) - 1}"] = counts[f"counts_{len(config.layers) - 1}"]
-    arrays = counts | taps
-
-    def twenty() -> None:
-        for _ in range(20):
-            predict_latency(config, spikes=arrays)
-
-    many = [np.repeat(array[None].astype(np.float64), 20_000, axis=0) for array in counts.values()]
-    model = timing_model(config)
-    batch = best_seconds(lambda: model.statistics(many), 10, time.thread_time)
-    return {
-        "one_us": best_seconds(twenty, 500, time.thread_time) * 5e4,
-        "one_us_by_the_clock": best_seconds(twenty, 500) * 5e4,
-        "batched_per_second": 20_000 / batch,
-    }
-
-
-def published_speed() -> dict[str, Any]:
-    """The published network: ratio to the RTL, and 1,000 inferences with their memory."""
+def example(network: str, schedule: str, most: int) -> tuple[Config, dict[str, dict[str, Any]]]:
+    """A validated network, and counts below `most` that enter it, at every level."""
     config = load_config(
+        {"dataset": "nmnist-saccade", "network": network, "hardware": {"schedule": schedule}}
+    )
+    rng = np.random.default_rng(1)
+    counts, taps = {}, {}
+    for index, layer in enumerate(config.layers):
+        count = rng.integers(0, most, (config.input.time_steps, layer.in_channels))
+        counts[f"counts_{index}"] = count
+        taps[f"taps_{index}"] = count * (1 if layer.kernel == 1 else 6)
+    sums = {name: count.sum(axis=1, keepdims=True) for name, count in counts.items()}
+    return config, {"taps": counts | taps, "channels": counts, "layers": sums}
+
+
+def estimate_speed() -> dict[str, Any]:
+    """One estimate through `predict_latency`, and many at once: seconds of one thread."""
+    network = "16C3-MP2-32C3-MP2-10"
+    one = {
+        f"{level}, {schedule}": microseconds(config, told)
+        for schedule in ("layer_serial", "step_pipelined")
+        for config, levels in [example(network, schedule, 5)]
+        for level, told in levels.items()
+    }
+    dense, levels = example("64-32-10", "layer_serial", 2)
+    one["64-32-10, counts of 0 and 1"] = microseconds(dense, levels["channels"])
+
+    config, levels = example(network, "layer_serial", 5)
+    many = {
+        name: np.repeat(array[None].astype(np.float64), 20_000, axis=0)
+        for name, array in levels["taps"].items()
+    }
+    model, layers = timing_model(config), range(len(config.layers))
+    counts = [many[f"counts_{index}"] for index in layers]
+    taps = [many[f"taps_{index}"] for index in layers]
+    calls: dict[str, Callable[[], object]] = {
+        "model, with taps": lambda: model.statistics(counts, taps),
+        "model, without taps": lambda: model.statistics(counts),
+        "predict_latency, with taps": lambda: predict_latency(config, spikes=many),
+    }
+    return {
+        "one_us": one,
+        "batched_per_second": {
+            name: 20_000 / best_seconds(call, 10, time.thread_time) for name, call in calls.items()
+        },
+    }
+
+
+def microseconds(config: Config, told: dict[str, Any]) -> dict[str, float]:
+    """Least and median time of an estimate, each over 20 of them."""
+    predict_latency(config, spikes=told)
+    times = []
+    for _ in range(300):
+        began = time.thread_time()
+        for _ in range(20):
+            predict_latency(config, spikes=told)
+        times.append((time.thread_time() - began) * 5e4)
+    return {"least": min(times), "median": float(np.median(times))}
+
+
+def published_config() -> Config:
+    """The network of arXiv 2603.24891, with the cores that were inferred for it."""
+    return load_config(
         {
             "network": PUBLISHED,
             "input": {
@@ -331,20 +462,34 @@ def published_speed() -> dict[str, Any]:
             "hardware": {"neural_cores": PUBLISHED_CORES},
         }
     )  # fmt: skip
-    report = trace_speed(config, 64, 1, 0.02)
-    rng = np.random.default_rng(1)
-    model, packs = timing_model(config), []
-    for layer in config.layers:
+
+
+def thousand_inferences() -> dict[str, float]:
+    """1,000 different inferences of the published network, through `predict_latency`."""
+    config, rng = published_config(), np.random.default_rng(1)
+    trains = {}
+    for index, layer in enumerate(config.layers):
         maps = (layer.in_channels, layer.in_height, layer.in_width)
-        packs.append(rng.random((100, 4, *maps)) < 0.02)
+        train = np.empty((1000, config.input.time_steps, *maps), dtype=np.bool_)
+        for part in train.reshape(40, 25, *train.shape[1:]):
+            np.less(rng.random(part.shape, dtype=np.float32), 0.02, out=part)
+        trains[f"inputs_{index}"] = train if layer.kernel > 1 else train.reshape(1000, 4, -1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    for _ in range(10):
-        model.trace(packs)
-    report["seconds_of_1000_inferences"] = time.perf_counter() - began
-    report["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    report["peak_memory_before_gib"] = before / 2**20
-    return report
+    estimate = predict_latency(config, spikes=trains)
+    seconds = time.perf_counter() - began
+    return {
+        "different_latencies": len(set(estimate.sample_cycles)),
+        "seconds": seconds,
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_before_gib": before / 2**20,
+    }
+
+
+def in_its_own_process(call: Callable[[], Any]) -> Any:
+    """Result of a call in a fresh interpreter, whose memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(call)
 
 
 def show(report: dict[str, Any]) -> None:
@@ -352,48 +497,79 @@ def show(report: dict[str, Any]) -> None:
     console = Console(width=120)
     title = "latency against RTL: mean, p99; share inside the 90 % interval"
     table = Table("pairs of network and sample", *LEVELS.values(), title=title)
-    for group, of_group in report["accuracy"].items():
+    for group, of_group in report.get("accuracy", {}).items():
         cells = [
-            f"{100 * x['mape']:.2f} %, {100 * x['p99']:.2f} %; {100 * x['coverage']:.0f} %"
+            f"{100 * x['mape']:.2f} %, {100 * x['p99']:.2f} %; {100 * x['coverage']:.0f} %, "
+            f"+-{100 * x['half_width']:.2f} %"
             for x in of_group.values()
         ]
         table.add_row(f"{of_group['trace']['pairs']} {group}", *cells)
     console.print(table)
-    for speed in report["trace_speed"]:
+    if "dense" in report:
+        found, least = report["dense"]["from_counts"], report["dense"]["mean_over_places"]
+        console.print(
+            f"{report['dense']['samples']} samples of dense networks: p99 {100 * found['p99']:.1f} "
+            f"% from counts, {100 * least['p99']:.1f} % of the mean over other places"
+        )
+    speeds = (report.get("trace"), report.get("published", {}).get("trace"))
+    for speed in filter(None, speeds):
         console.print(
             f"{speed['network']}: {1e3 * speed['model_seconds_per_inference']:.3f} ms for a trace, "
             f"{speed['times_faster']:,.0f} times as fast as the native runner "
             f"({speed['rtl_cycles_per_second'] / 1e6:.2f} million cycles/s)"
         )
-    one = report["statistics_speed"]
-    console.print(
-        f"an estimate from counts takes {one['one_us']:.0f} us of one thread "
-        f"({one['one_us_by_the_clock']:.0f} us by the clock); "
-        f"batched {one['batched_per_second']:,.0f} per second"
-    )
+    if "published" in report:
+        console.print("1,000 inferences", report["published"]["thousand"])
+    if "estimate" in report:
+        for name, us in report["estimate"]["one_us"].items():
+            console.print(f"{name}: {us['least']:.1f} us, median {us['median']:.1f} us")
+        for name, each in report["estimate"]["batched_per_second"].items():
+            console.print(f"batched, {name}: {each:,.0f} per second")
+
+
+def published() -> dict[str, Any]:
+    """The published network: ratio to the RTL, and 1,000 inferences with their memory."""
+    return {
+        "thousand": in_its_own_process(thousand_inferences),
+        "trace": trace_speed(published_config(), 64, 1, 0.02),
+    }
+
+
+def small_trace() -> dict[str, Any]:
+    """A network on 16x16, batched over 256 samples."""
+    network = {"network": "16C3-MP2-32C3-MP2-10", "input": {"statistics": [[0.0, 0.0]] * 8}}
+    return trace_speed(load_config(network), 256, 16, 0.1)
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "estimate": estimate_speed,
+    "trace": small_trace,
+    "dense": dense_limit,
+    "accuracy": accuracy,
+    "published": published,
+}
 
 
 def main() -> None:
     """Measure, print, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/timing.json"))
-    parser.add_argument("--published", action="store_true")
     parser.add_argument("--calibrate", action="store_true")
     arguments = parser.parse_args()
+    unknown = sorted(set(arguments.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"unknown PART {unknown[0]!r}; parts are: {', '.join(PARTS)}")
     if arguments.calibrate:
         path = Path("predictor") / STATISTICS_ERRORS
-        path.write_text(json.dumps(calibrated()) + "\n")
+        subjects = [
+            *random_subjects(OTHER_RANDOM, 24, OTHER_SEED), *trained_subjects(OTHER_TRAINED)
+        ]  # fmt: skip
+        path.write_text(json.dumps(calibrated(subjects)) + "\n")
         return
-    small = load_config(
-        {"network": "16C3-MP2-32C3-MP2-10", "input": {"statistics": [[0.0, 0.0]] * 8}}
-    )
-    report: dict[str, Any] = {
-        "statistics_speed": statistics_speed(),
-        "trace_speed": [trace_speed(small, 256, 16, 0.1)],
-    }
-    if arguments.published:
-        report["trace_speed"].append(published_speed())
-    report["accuracy"] = accuracy()
+    report = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    for part in arguments.parts or [part for part in PARTS if part != "published"]:
+        report[part] = PARTS[part]()
     show(report)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")

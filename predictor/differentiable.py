@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError
-from ..network import Layer, packed_words
-from .published import _LIST_CYCLES, _MAP_CYCLES, _TAP_CYCLES, PublishedTiming
+from ..network import Layer, packed_words, taps_inside
+from .published import LIST_CYCLES, MAP_CYCLES, TAP_CYCLES, PublishedTiming
 from .timing import EVENT_CYCLES, SCAN_CYCLES, EngineTiming, timing_model
 
 __all__ = ["TorchTiming"]
@@ -297,8 +297,8 @@ class _PublishedLayer(nn.Module):
         counts = spikes.flatten(3).sum(-1, dtype=dtype)
         if self.kind == "dense":
             events = counts.sum(-1)
-            return _LIST_CYCLES * (self.words + events) + self.phases * (events + 1)
-        adding, encoding = _TAP_CYCLES * counts, _MAP_CYCLES + _LIST_CYCLES * counts
+            return LIST_CYCLES * (self.words + events) + self.phases * (events + 1)
+        adding, encoding = TAP_CYCLES * counts, MAP_CYCLES + LIST_CYCLES * counts
         if temperature is None:
             slower = torch.maximum(adding, encoding)
         else:
@@ -327,9 +327,5 @@ def _silent_cycles(model: EngineTiming) -> list[float]:
 
 def _taps(layer: Layer) -> Tensor:
     """Kernel taps inside the frame of an input, shape (in_height * in_width,)."""
-    if layer.kind == "dense":
-        return torch.ones(layer.in_height * layer.in_width, dtype=torch.int32)
-    neurons = torch.ones(1, 1, layer.out_height, layer.out_width)
-    kernel = torch.ones(1, 1, layer.kernel, layer.kernel)
-    taps = F.conv_transpose2d(neurons, kernel, padding=layer.padding)
-    return taps.flatten().round().to(torch.int32)
+    rows, columns = (torch.tensor(side, dtype=torch.int32) for side in taps_inside(layer))
+    return torch.outer(rows, columns).flatten()

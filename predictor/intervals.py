@@ -25,6 +25,7 @@ from .features import CATEGORICAL_KEYS, category
 from .machine import Timing, mean_of_samples
 
 __all__ = [
+    "FAMILIES",
     "OUTSIDE_FACTOR",
     "STATISTICS_ERRORS",
     "TOO_FEW_FACTOR",
@@ -44,6 +45,9 @@ TOO_FEW_FACTOR = 1.5
 
 STATISTICS_ERRORS = "statistics_errors.json"
 """File beside this module: errors of the engine's cycles from counts."""
+
+FAMILIES = ("random", "trained")
+"""Networks whose errors from counts were measured: spikes spread evenly, and those of digits."""
 
 _LEAST_VARIANCE = 1.0
 """Of a latency from counts, in cycles squared, whatever is known of it."""
@@ -151,29 +155,58 @@ class StatisticsErrors:
     ----------
     tap_deviation : float
         Root mean square of the share by which the taps of a layer were off the expected ones.
-    of_level : mapping of str to Residuals
-        For each level of counts the errors of log cycles, in units of `deviation`; a group is a
-        network.
+    misfit : float
+        Root mean square of the errors of single samples of trained networks, in units of
+        `Chance.unevenness`. Their spikes are not spread evenly, and every sample's alike.
+    formula_share : float
+        Root mean square of the error that is left in the mean over many places of the same spikes,
+        in units of the standard deviation over these places.
+    mean_share : float
+        Root mean square of the errors of cycles from mean counts, in units of `Chance.convexity`.
+    of_level : mapping of str to tuple of Residuals
+        For each level of counts the errors of log cycles, in units of `deviation`, of each of
+        `FAMILIES`; a group is a network.
     """
 
     tap_deviation: float
-    of_level: Mapping[str, Residuals]
+    misfit: float
+    formula_share: float
+    mean_share: float
+    of_level: Mapping[str, tuple[Residuals, ...]]
+
+    def half_width(self, level: str, confidence: float) -> tuple[float, str | None]:
+        """Deviations that hold with a confidence, whichever family the spikes are like.
+
+        See `Residuals.half_width`; the warning is that of the wider family.
+        """
+        widths = [family.half_width(confidence) for family in self.of_level[level]]
+        return max(widths, key=lambda width: width[0])
 
     def deviation(self, layers: Sequence[Layer], timing: Timing, *, taps_known: bool) -> float:
-        """Share by which the engine's cycles from counts are expected to be off.
+        """Share by which the engine's mean cycles from counts are expected to be off.
 
         Parameters
         ----------
         layers : sequence of Layer
             The network.
         timing : Timing
-            Cycles from counts, with their variance.
+            Cycles from counts, with their chance.
         taps_known : bool
             Whether taps were counted; else, those of kernels with a choice were expected.
+
+        Notes
+        -----
+        Chance strikes each sample anew, so that the mean over n of them has 1/n of its variance.
+        Everything else moves all samples the same way, and stays.
         """
-        if timing.variance is None:
+        chance = timing.chance
+        if chance is None:
             raise ValueError("timing must come from counts")
-        variance = float(mean_of_samples(timing.variance)) + _LEAST_VARIANCE
+        random = float(mean_of_samples(chance.variance))
+        variance = random * (1 / len(chance.variance) + self.formula_share**2) + _LEAST_VARIANCE
+        variance += (self.misfit * float(mean_of_samples(chance.unevenness))) ** 2
+        if chance.convexity is not None:
+            variance += (self.mean_share * float(mean_of_samples(chance.convexity))) ** 2
         if not taps_known:
             accumulate = mean_of_samples(timing.buckets["accumulate"]).tolist()
             uncertain = sum(
@@ -199,12 +232,18 @@ def statistics_errors() -> StatisticsErrors:
         raise PredictorError(f"predictor: this installation lacks {STATISTICS_ERRORS}") from error
     return StatisticsErrors(
         tap_deviation=content["tap_deviation"],
+        misfit=content["misfit"],
+        formula_share=content["formula_share"],
+        mean_share=content["mean_share"],
         of_level={
-            level: Residuals(
-                error=np.array(entry["error"], dtype=np.float64),
-                group=np.array(entry["group"], dtype=np.int64),
+            level: tuple(
+                Residuals(
+                    error=np.array(families[name]["error"], dtype=np.float64),
+                    group=np.array(families[name]["group"], dtype=np.int64),
+                )
+                for name in FAMILIES
             )
-            for level, entry in content["levels"].items()
+            for level, families in content["levels"].items()
         },
     )
 

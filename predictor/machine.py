@@ -5,33 +5,61 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..network import Layer
+from ..network import Layer, taps_inside
 
 __all__ = [
+    "AXES",
     "BUCKETS",
     "SLACK",
+    "Chance",
     "Timing",
     "TimingModel",
     "check_counts",
     "check_trains",
     "count_problem",
     "mean_of_samples",
+    "place",
+    "tap_bounds",
     "tap_problem",
 ]
 
 BUCKETS = ("encode", "accumulate", "fire", "stall")
 """Where a layer's cycles go; ``rtl/perf_counters.sv`` says what each one means."""
 
+AXES = ("sample", "step", "channel", "row", "column")
+"""Of spikes that enter a layer, as far as an array of them goes."""
+
 SLACK = 1e-6
-"""Counts may be rounded by this much."""
+"""Counts and taps may be rounded by this share, or by this much where there are none."""
 
 _Floats = NDArray[np.float64]
 _Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chance:
+    """What counts leave open of a latency: which line each spike came on.
+
+    Attributes
+    ----------
+    variance : ndarray of float, shape (samples,)
+        In cycles squared, over the places that the spikes may have had, if all are equally likely.
+    unevenness : ndarray of float, shape (samples,)
+        Cycles on whose scale the latency moves if spikes gather somewhere.
+    convexity : ndarray of float, shape (samples,), or None
+        Cycles by which the mean latency may at most exceed that of mean counts; None if the counts
+        are whole.
+    """
+
+    variance: _Floats
+    unevenness: _Floats
+    convexity: _Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,9 +81,8 @@ class Timing:
     outside : tuple of tuple of str
         For each sample a sentence for everything that lies outside of what the timing was fitted
         to; empty where nothing was fitted.
-    variance : ndarray of float, shape (samples,), or None
-        Of cycles that were expected from counts: over the places that the spikes may have had.
-        None where nothing is known of it.
+    chance : Chance, or None
+        How cycles that were expected from counts may scatter. None where nothing is known of it.
     """
 
     cycles: _Floats
@@ -63,7 +90,7 @@ class Timing:
     buckets: dict[str, _Floats]
     initiation_interval_cycles: _Floats
     outside: tuple[tuple[str, ...], ...] = ()
-    variance: _Floats | None = None
+    chance: Chance | None = None
 
 
 def mean_of_samples(values: _Floats) -> _Floats:
@@ -186,13 +213,13 @@ def check_counts(
         Must have shape (samples, time_steps, in_channels), or (samples, time_steps, 1) for all
         channels together, and hold finite numbers from 0 to what the layer can receive.
     counts : sequence of ndarray of float, optional
-        The counts that taps belong to, already checked: none of these spikes has more taps than
-        its kernel. A last axis of 1 may stand against one of all channels.
+        The counts that taps belong to, already checked: each of these spikes has as many taps as
+        `tap_bounds` allows. A last axis of 1 may stand against one of all channels.
 
     Raises
     ------
     ValueError
-        Names the array, what it must be, and its shape or the value.
+        Names the array, what it must be, and its shape or the value and its place.
     """
     _check(name, arrays, [{(layer.in_channels,), (1,)} for layer in layers], time_steps)
     for index, (layer, array) in enumerate(zip(layers, arrays, strict=True)):
@@ -204,44 +231,93 @@ def check_counts(
             raise ValueError(f"{name}_{index} {problem}")
 
 
+@lru_cache(maxsize=1024)
+def tap_bounds(layer: Layer) -> tuple[int, int]:
+    """Fewest taps inside the frame that a spike can have, in a corner, and most."""
+    rows, columns = taps_inside(layer)
+    return min(rows) * min(columns), max(rows) * max(columns)
+
+
 def count_problem(layer: Layer, counts: _Floats) -> str | None:
     """Say what is wrong with spikes that enter a layer, of shape (..., channels) or (..., 1)."""
     if counts.shape[-1] == layer.in_channels > 1:
         pixels = layer.in_height * layer.in_width
-        return _amount_problem(counts, float(pixels), f"{pixels} neurons of a channel")
-    return _amount_problem(counts, float(layer.inputs), f"{layer.inputs} inputs of the layer")
+        return _amount_problem(counts, pixels, f"{pixels} neurons of a channel")
+    return _amount_problem(counts, layer.inputs, f"{layer.inputs} inputs of the layer")
 
 
 def tap_problem(layer: Layer, taps: _Floats, counts: _Floats | None) -> str | None:
     """Say what is wrong with the taps of spikes that enter a layer; counts are without fault."""
-    kernel = layer.kernel**2
+    fewest, most = tap_bounds(layer)
     if counts is None:
-        most = kernel * layer.inputs
-        return _amount_problem(taps, float(most), f"{most} taps of all inputs")
+        every = most * layer.inputs
+        return _amount_problem(taps, every, f"{every} taps of all inputs")
     if len(taps) != len(counts):
         return f"must hold the {len(counts)} samples of its counts, got {len(taps)}"
-    if taps.shape[-1] < counts.shape[-1]:
-        counts = counts.sum(axis=-1, keepdims=True)
-    return _amount_problem(taps, kernel * counts, f"{kernel} taps of a spike")
-
-
-def _amount_problem(amounts: _Floats, most: float | _Floats, limit: str) -> str | None:
-    """Say what is wrong with numbers that must lie between 0 and `most`."""
-    # One number for the limit needs no difference of arrays; NaN compares as false
-    largest = np.maximum.reduce(amounts, axis=None, initial=0.0)
-    rest = most - (largest if isinstance(most, float) else amounts)
-    if _least(amounts) >= 0 and _least(rest) >= -SLACK:
+    if taps.shape != counts.shape:
+        problem = _sign_problem(taps)
+        if problem is not None:
+            return problem
+        taps, counts = (array.sum(axis=-1, keepdims=True) for array in (taps, counts))
+    beyond = taps - most * (1 + SLACK) * counts - SLACK
+    short = fewest * (1 - SLACK) * counts - taps
+    # NaN compares as false
+    if (beyond <= 0).all() and (short <= 0).all():
         return None
-    if not np.isfinite(amounts).all():
-        return f"must be finite, got {amounts[~np.isfinite(amounts)].flat[0]}"
+    return (
+        _sign_problem(taps)
+        or _tap_excess(beyond, taps, counts, f"most the {most}")
+        or _tap_excess(short, taps, counts, f"least the {fewest}")
+    )
+
+
+def place(index: int, shape: _Shape, axes: Sequence[str] = AXES) -> str:
+    """Say where the element of this flat index is, axis by axis; those of length one go without.
+
+    Examples
+    --------
+    >>> place(13, (1, 4, 5))
+    ' at step 2, channel 3'
+    """
+    indices = np.unravel_index(index, shape)
+    places = [
+        f"{axis} {at}" for axis, at, size in zip(axes, indices, shape, strict=False) if size > 1
+    ]
+    return f" at {', '.join(places)}" if places else ""
+
+
+def _amount_problem(amounts: _Floats, most: int, limit: str) -> str | None:
+    """Say what is wrong with numbers that must lie between 0 and `most`."""
+    least = np.minimum.reduce(amounts, axis=None, initial=0.0)
+    largest = np.maximum.reduce(amounts, axis=None, initial=0.0)
+    # NaN compares as false
+    if least >= 0 and largest <= most + SLACK * (1 + most):
+        return None
+    problem = _sign_problem(amounts)
+    return problem or _at(amounts, int(amounts.argmax()), f"must be at most the {limit}")
+
+
+def _sign_problem(amounts: _Floats) -> str | None:
+    """Say what is wrong with numbers that must be finite and not negative."""
+    finite = np.isfinite(amounts)
+    if not finite.all():
+        return _at(amounts, int(finite.argmin()), "must be finite")
     if amounts.min() < 0:
-        return f"must not be negative, got {amounts.min():g}"
-    return f"must be at most the {limit}, got {amounts[most - amounts < -SLACK][0]:g}"
+        return _at(amounts, int(amounts.argmin()), "must not be negative")
+    return None
 
 
-def _least(values: _Floats) -> float:
-    least: float = np.minimum.reduce(values, axis=None, initial=0.0)
-    return least
+def _tap_excess(excess: _Floats, taps: _Floats, counts: _Floats, bound: str) -> str | None:
+    """Say where taps are out of a bound, if the excess over it is positive anywhere."""
+    if excess.max() <= 0:
+        return None
+    index = int(excess.argmax())
+    found = f"got {taps.flat[index]:g} for {counts.flat[index]:g} spikes"
+    return f"must be at {bound} taps of a spike, {found}{place(index, taps.shape)}"
+
+
+def _at(amounts: _Floats, index: int, rule: str) -> str:
+    return f"{rule}, got {amounts.flat[index]:g}{place(index, amounts.shape)}"
 
 
 def _check(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ _RESULTS = frozenset(
 _WITHOUT_TAPS = (
     "spikes: taps_i are not known; where spikes sit in their frames is taken from the calibrated "
     "runs, and the interval is wider"
+)
+_OF_MEANS = (
+    "spikes: counts_i are not whole, as means over samples are; the mean latency of samples is "
+    "above that of their mean counts, and the interval is wider"
 )
 _RESULT_GROUPS = ("accuracy.", "layers.", "cycles.", "seconds.", "version.")
 
@@ -305,10 +310,10 @@ def _resolved(
     arrays: Mapping[str, NDArray[np.generic]] | None,
 ) -> tuple[Config, KnownSpikes | None, Fidelity]:
     """Find configuration, known spikes and fidelity of a question."""
-    if fidelity is not None and fidelity not in FIDELITIES:
+    if fidelity is not None and not (isinstance(fidelity, str) and fidelity in FIDELITIES):
         raise PredictorError(f"fidelity: must be one of {', '.join(FIDELITIES)}; got {fidelity!r}")
-    if samples is not None and (isinstance(samples, bool) or samples < 1):
-        raise PredictorError(f"samples: must be at least 1, got {samples!r}")
+    if samples is not None and not (_is_whole(samples) and samples >= 1):
+        raise PredictorError(f"samples: must be at least 1 and a whole number, got {samples!r}")
     config = load_config(source)
     if fidelity == "hyperparameters":
         return config, None, "hyperparameters"
@@ -328,6 +333,10 @@ def _resolved(
     if FIDELITIES.index(wanted) > FIDELITIES.index(best):
         raise PredictorError(f"fidelity: this source allows {best} at most, got {wanted!r}")
     return config, spikes, wanted
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _known_spikes(source: Source, config: Config) -> KnownSpikes | None:
@@ -353,7 +362,7 @@ def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> Laten
     assert spikes.inputs is not None
     model = timing_model(config)
     timing = model.trace(spikes.inputs)
-    input_rates = _known_input_rates(config, spikes)
+    input_rates = spikes.input_rates
     doubt = _doubt(model, confidence, _most_outside(timing))
     return _estimate(
         config,
@@ -376,11 +385,13 @@ def _from_statistics(
     if isinstance(model, EngineTiming):
         taps = spikes.taps or expected_taps(config, spikes.counts, parts.tap_ratios)
         timing = model.expected(spikes.counts, taps)
-        doubt = _counted_doubt(config, spikes.level, timing, confidence, parts)
+        # Of a layer whose counts are all in one the taps are as good as by channel
+        level: StatisticsLevel = spikes.level if spikes.taps is None else "taps"
+        doubt = _counted_doubt(config, level, timing, confidence, parts)
     else:
         timing = model.statistics(spikes.counts, spikes.taps)
         doubt = _doubt(model, confidence, _most_outside(timing))
-    input_rates = _known_input_rates(config, spikes)
+    input_rates = spikes.input_rates
     return _estimate(
         config,
         timing,
@@ -407,12 +418,14 @@ def _counted_doubt(
     Where taps are not known, also by what they cost on the runs of the predictor.
     """
     errors = statistics_errors()
-    units, warning = errors.of_level[level].half_width(confidence)
+    units, warning = errors.half_width(level, confidence)
     half_width = units * errors.deviation(config.layers, timing, taps_known=level == "taps")
     warnings = [warning] if warning else []
     if level != "taps":
         half_width = max(half_width, parts.residuals["statistics"].half_width(confidence)[0])
         warnings.append(_WITHOUT_TAPS)
+    if timing.chance is not None and timing.chance.convexity is not None:
+        warnings.append(_OF_MEANS)
     return _Doubt(half_width=half_width, warnings=tuple(warnings))
 
 
@@ -474,14 +487,6 @@ def _many(
 def _most_outside(timing: Timing) -> tuple[str, ...]:
     """Take what lies outside from the sample where most does."""
     return max(timing.outside, key=len, default=())
-
-
-def _known_input_rates(config: Config, spikes: KnownSpikes) -> list[float]:
-    inferences = spikes.samples * config.input.time_steps
-    return [
-        float(np.add.reduce(counts, axis=None)) / (inferences * layer.inputs)
-        for layer, counts in zip(config.layers, spikes.counts, strict=True)
-    ]
 
 
 def _known_firing_rates(

@@ -40,7 +40,13 @@ from numpy.typing import NDArray
 from ..network import Layer, packed_words
 from .machine import BUCKETS, Timing, check_counts, check_trains
 
-__all__ = ["PUBLISHED_ERROR", "PublishedTiming"]
+__all__ = [
+    "LIST_CYCLES",
+    "MAP_CYCLES",
+    "PUBLISHED_ERROR",
+    "TAP_CYCLES",
+    "PublishedTiming",
+]
 
 PUBLISHED_ERROR = 0.08
 """No layer of the published sample is farther from the formula, as a share; a test measures it."""
@@ -51,11 +57,11 @@ _WARNING = (
     "inferred, and the interval is wider by as much"
 )
 
-_TAP_CYCLES = 9
+TAP_CYCLES = 9
 """Per spike and phase of a convolution: one for each tap, those outside the frame included."""
-_MAP_CYCLES = 10
+MAP_CYCLES = 10
 """To encode an input map without spikes: two for each of four chunks, two for the handover."""
-_LIST_CYCLES = 2
+LIST_CYCLES = 2
 """To put a spike on the list, and to pass over a chunk of a dense layer."""
 
 _Floats = NDArray[np.float64]
@@ -139,8 +145,8 @@ class PublishedTiming:
     def _conv_cycles(self, layer: Layer, cores: int, counts: _Floats) -> tuple[_Floats, ...]:
         """Cycles by `BUCKETS`, each of shape (samples,), from the counts of every step and map."""
         phases = -(-layer.out_channels // cores)
-        adding = _TAP_CYCLES * counts
-        waiting = np.maximum(_MAP_CYCLES + _LIST_CYCLES * counts - adding, 0)
+        adding = TAP_CYCLES * counts
+        waiting = np.maximum(MAP_CYCLES + LIST_CYCLES * counts - adding, 0)
         firing = float(phases * self.time_steps * layer.out_height * layer.out_width)
         return (
             phases * waiting.sum(axis=(1, 2)),
@@ -155,7 +161,7 @@ class PublishedTiming:
         spikes = counts.sum(axis=(1, 2))
         chunks = self.time_steps * packed_words(layer.inputs, self.encoder_width)
         return (
-            _LIST_CYCLES * (chunks + spikes),
+            LIST_CYCLES * (chunks + spikes),
             rounds * spikes,
             np.full(len(counts), float(rounds * self.time_steps)),
             np.zeros(len(counts)),

@@ -12,16 +12,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from .timing import DISPATCH_CYCLES, EVENT_CYCLES, EngineTiming, timing_model, word_service
 
-__all__ = ["Slice", "chrome_trace", "engine_timeline"]
+__all__ = ["Slice", "check_trace_path", "chrome_trace", "engine_timeline"]
+
+_NANOSECONDS, _PICOSECONDS = 1_000, 1_000_000
+"""Of a microsecond."""
+_FASTEST_IN_NANOSECONDS_MHZ = 1_000
+"""At a faster clock a cycle is shorter than a nanosecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +119,9 @@ def chrome_trace(config: Config, timelines: Mapping[str, Sequence[Slice]]) -> di
     -------
     dict
         To be written as JSON. A thread is a layer; its steps hold the buckets. Times are
-        microseconds at the clock, in whole nanoseconds, so that viewers nest them as they are;
-        every event carries its cycles in ``args``.
+        microseconds at the clock, in whole nanoseconds, so that viewers which keep no more nest
+        them as they are. Above 1,000 MHz they are in whole picoseconds: a cycle still has its
+        length in the file, but not in such a viewer. Every event carries its cycles in ``args``.
 
     References
     ----------
@@ -130,6 +137,24 @@ def chrome_trace(config: Config, timelines: Mapping[str, Sequence[Slice]]) -> di
         for (layer, step), of_step in groupby(slices, key=lambda entry: (entry.layer, entry.step)):
             events += _step_events(process, layer, step, list(of_step), config.hardware.clock_mhz)
     return {"traceEvents": events, "displayTimeUnit": "ns"}
+
+
+def check_trace_path(path: Path) -> None:
+    """Refuse to write a trace over a file that is none.
+
+    Raises
+    ------
+    InputError
+        If there is a file that does not begin as a trace.
+    """
+    if not path.is_file():
+        return
+    begin = b'{"traceEvents"'
+    with path.open("rb") as file:
+        is_trace = file.read(len(begin)) == begin
+    if not is_trace:
+        rule = "must not exist, or be a trace, since what it holds would be lost"
+        raise InputError(f"out: {rule}; got {str(path)!r}")
 
 
 def _busy(service: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -180,15 +205,17 @@ def _step_events(
 
 
 def _times(first: int, past: int, clock_mhz: float) -> dict[str, float]:
-    """Time stamp and duration; cycles that are bounds of many events give one nanosecond."""
-    start, end = (round(1000 * cycle / clock_mhz) for cycle in (first, past))
-    return {"ts": _microseconds(start), "dur": _microseconds(end - start)}
+    """Time stamp and duration; a cycle that bounds many events has one time in all of them."""
+    fast = clock_mhz > _FASTEST_IN_NANOSECONDS_MHZ
+    unit = _PICOSECONDS if fast else _NANOSECONDS
+    start, end = (round(unit * cycle / clock_mhz) for cycle in (first, past))
+    return {"ts": _microseconds(start, unit), "dur": _microseconds(end - start, unit)}
 
 
-def _microseconds(nanoseconds: int) -> float:
-    """Microseconds that a viewer turns into these nanoseconds, also if it cuts off fractions."""
-    value = nanoseconds / 1000
-    return value if int(value * 1000) == nanoseconds else math.nextafter(value, math.inf)
+def _microseconds(amount: int, unit: int) -> float:
+    """Microseconds that a viewer turns into this amount, also if it cuts off fractions."""
+    value = amount / unit
+    return value if int(value * unit) == amount else math.nextafter(value, math.inf)
 
 
 def _named(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:

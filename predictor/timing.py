@@ -13,25 +13,14 @@ A layer's step t starts when the step before is done, its input is there and its
 With ``layer_serial`` the input is the whole inference of the layer before, with ``step_pipelined``
 its step t. The latency of an inference ends with the last step of the last layer.
 
-From counts, ``S(k)`` is not known. Let n events of a step be independent and equally likely at
-every input line, let A be all their service and W the words, and let X(k) be the service of the
-events before word k, so that ``k + S(k) = A + k - X(k)``. On the scale of many words ``k - X(k)``
-is a Brownian bridge with drift that ends at W - A and has the variance ``v = n E[service^2]``. Its
-maximum exceeds x >= max(0, W - A) with the probability ``exp(-2 x (x - W + A) / v)``, and so
+From counts, ``S(k)`` is not known; `expectation` derives what it does to a step in the mean, and
+how much it scatters. Where every input map is a single pixel, behind a dense layer, whole counts
+per channel are the spike train, and the step costs exactly what a trace of it costs.
 
-    E[begin] = words + 3 + max(0, A - W) + m + late
-    m        = sqrt(pi v / 8) erfcx(abs(W - A) / sqrt(2 v))
-
-Where A > W the decay of that probability is known exactly for a long step, by the exponent theta
-of Lundberg's equation ``theta = (n / W) (1 - exp(-theta service))``, and ``v = 2 (A - W) / theta``
-takes it over: services are lumps, and with few of them cores wait longer than under a diffusion.
-Cycles are whole, so that m becomes ``1 / (exp(1 / m) - 1)``, the sum that belongs to the integral
-of an exponential. ``late`` is for the events of the last words, whose pipeline is five cycles
-longer than that of the scan: 5 cycles, times the chance that the last event ends that late.
-
-The distribution of the maximum gives its variance over the places of the spikes, too:
-``v / 2 - abs(W - A) m - m^2``. Where every input map is a single pixel, behind a dense layer, whole
-counts per channel are the spike train, and the step costs exactly what a trace of it costs.
+Two things are left out when such steps are put together. With ``step_pipelined`` a layer waits for
+the later of two events, and the later of two expectations stands for the expected later one: too
+early, most where layers are equally slow. And the variance is summed over all steps of all layers,
+those included for which nothing waits.
 
 References
 ----------
@@ -41,9 +30,8 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -52,7 +40,8 @@ from numpy.typing import NDArray
 
 from ..config import Config, is_fitted
 from ..network import Layer, packed_words, taps_inside
-from .machine import BUCKETS, Timing, TimingModel, check_counts, check_trains
+from .expectation import LATE_CYCLES, StepSizes, StepWaits, expected_waits
+from .machine import BUCKETS, Chance, Timing, TimingModel, check_counts, check_trains
 from .published import PublishedTiming
 
 __all__ = [
@@ -70,7 +59,7 @@ DISPATCH_CYCLES = 1
 """`StIdle`: the step is dispatched."""
 SCAN_CYCLES = 3
 """From the dispatch past the last word: one cycle to start, one to read, one to see it empty."""
-EVENT_CYCLES = 8
+EVENT_CYCLES = SCAN_CYCLES + LATE_CYCLES
 """From the dispatch until the first event of word 0 is served: read, list, encode, decode."""
 DRAIN_CYCLES = {"lif": 6, "lapicque": 7}
 """`StDrain`: from the last cycle of `StFire` until its spikes are in the buffer, by neuron model.
@@ -79,18 +68,6 @@ A Lapicque neuron takes one cycle more for its multiplier (``rtl/neural_core.sv`
 """
 _LINES_AT_A_TIME = 2**24
 """Input lines, over samples and steps, that are packed at a time."""
-_FEWEST = 1e-9
-"""Stands in for amounts that are zero where they divide."""
-_SMALLEST_MEAN = 0.01
-"""Cycles: below this the sum over whole cycles is zero."""
-_CRITICAL = 1.0001
-"""Service per word scanned above which the cores are the bottleneck; near 1 both forms agree."""
-_LATE_CYCLES = EVENT_CYCLES - SCAN_CYCLES
-"""By which the pipeline of events is longer than that of the scan."""
-_ROUNDING_VARIANCE = 0.25
-"""Half a cycle squared: an expectation of whole cycles is not whole."""
-_ROOT_PI_8 = math.sqrt(math.pi / 8)
-_ROOT_HALF = math.sqrt(0.5)
 
 _Floats = NDArray[np.float64]
 
@@ -105,14 +82,14 @@ class StepCosts:
         Cycles in which the cores wait for events, and in which they add weights.
     fire : ndarray of float, shape (layers, 1)
         Cycles per step in which neurons are updated, the drain of the pipeline included.
-    variance : ndarray of float, shape (samples, layers, time_steps), or None
-        Of costs from counts, over the places that the spikes may have; None if they are exact.
+    waits : StepWaits, or None
+        What costs from counts leave open; None if they are exact.
     """
 
     encode: _Floats
     accumulate: _Floats
     fire: _Floats
-    variance: _Floats | None = None
+    waits: StepWaits | None = None
 
     @property
     def total(self) -> _Floats:
@@ -160,6 +137,11 @@ class EngineTiming:
         Counts of all channels together are as good as those of each, except in maps of a single
         pixel: there a channel is an input line. With taps, accumulation is exact; what is left is
         which word holds which spike.
+
+        Counts are those of one sample. Means over samples are allowed, but a step costs the longer
+        of scan and service, so that the cycles of the mean lie below the mean of the cycles, and
+        with ``step_pipelined`` a layer waits for the later of two on top of that.
+        `Chance.convexity` says by how much at most.
         """
         check_counts(self.layers, self.time_steps, "counts", counts)
         if taps is not None:
@@ -171,9 +153,17 @@ class EngineTiming:
         sizes = _sizes(self)
         events = _per_step(counts)
         served = events * sizes.even_taps if taps is None else _per_step(taps)
-        costs = _expected_costs(sizes, events, served)
-        if sizes.single_pixels:
-            costs = self._with_known_places(costs, counts)
+        accumulate = served * sizes.phases
+        waits = expected_waits(sizes.steps, events, accumulate)
+        for index in sizes.single_pixels:
+            if counts[index].shape[2] == self.layers[index].in_channels:
+                _put_known_places(sizes, index, self.encoder_width, counts[index], waits)
+        costs = StepCosts(
+            encode=sizes.scan + waits.mean - accumulate,
+            accumulate=accumulate,
+            fire=sizes.fire,
+            waits=waits,
+        )
         return self._timing(costs, stream=False)
 
     def doubt(
@@ -195,32 +185,13 @@ class EngineTiming:
         encode: _Floats = begin - accumulate - DISPATCH_CYCLES
         return StepCosts(encode=encode, accumulate=accumulate, fire=sizes.fire)
 
-    def _with_known_places(self, costs: StepCosts, counts: Sequence[_Floats]) -> StepCosts:
-        """Put in the exact costs of steps whose counts are spike trains themselves.
-
-        In a map of a single pixel a channel is a line, so that counts of 0 and 1 say which word
-        holds which spike.
-        """
-        assert costs.variance is not None
-        encode, variance = costs.encode.copy(), costs.variance.copy()
-        phases = _sizes(self).phases.ravel()
-        for index in _sizes(self).single_pixels:
-            layer, count = self.layers[index], counts[index]
-            if count.shape[2] != layer.in_channels:
-                continue
-            known = ((count == 0) | (count == 1)).all(axis=2)
-            begin, service = _begin_and_service(
-                layer, int(phases[index]), self.encoder_width, count == 1
-            )
-            encode[:, index][known] = (begin - service - DISPATCH_CYCLES)[known]
-            variance[:, index][known] = 0.0
-        return replace(costs, encode=encode, variance=variance)
-
     def _timing(self, costs: StepCosts, *, stream: bool) -> Timing:
         """Put the layers' steps one after the other as the schedule says."""
         encode = np.add.reduce(costs.encode, axis=2)
         accumulate = np.add.reduce(costs.accumulate, axis=2)
-        fire = np.repeat(costs.fire.T * self.time_steps, len(encode), axis=0)
+        fire = (costs.fire * self.time_steps).T
+        if len(encode) > 1:
+            fire = np.repeat(fire, len(encode), axis=0)
         busy = encode + accumulate + fire
         spent = busy + DISPATCH_CYCLES * self.time_steps
         if self.pipelined:
@@ -240,7 +211,7 @@ class EngineTiming:
             initiation_interval_cycles=(
                 self._stream_intervals(costs.total) if stream else self._slowest_stage(spent)
             ),
-            variance=None if costs.variance is None else np.add.reduce(costs.variance, axis=(1, 2)),
+            chance=None if costs.waits is None else _chance(costs.waits, spent, cycles),
         )
 
     def schedule(self, total: _Floats) -> tuple[_Floats, _Floats]:
@@ -261,13 +232,16 @@ class EngineTiming:
             return finish - total, finish
         # finish[t] = max(finish[t-1], ready[t]) + total[t], unrolled: the sum of the costs up to
         # t, and the longest wait of any step up to t
-        spent = total.cumsum(axis=2)
-        finish = np.empty_like(total)
-        ready = np.zeros((len(total), 1))
-        for layer in range(total.shape[1]):
-            waited = ready - (spent[:, layer] - total[:, layer])
-            finish[:, layer] = spent[:, layer] + np.maximum.accumulate(waited, axis=1)
-            ready = finish[:, layer]
+        spent = np.add.accumulate(total, axis=2)
+        finish = total - spent
+        ready: _Floats | float = 0.0
+        for of_layer, spent_of_layer in zip(
+            finish.swapaxes(0, 1), spent.swapaxes(0, 1), strict=True
+        ):
+            of_layer += ready
+            np.maximum.accumulate(of_layer, axis=1, out=of_layer)
+            of_layer += spent_of_layer
+            ready = of_layer
         return finish - total, finish
 
     def _stream_intervals(self, total: _Floats) -> _Floats:
@@ -330,15 +304,11 @@ class _Sizes:
     """What the cost of a step depends on beside its spikes; shape (layers, 1)."""
 
     phases: _Floats
-    words: _Floats
     fire: _Floats
     even_taps: _Floats
-    # Mean square of the taps of a spike over the square of their mean
-    spread: _Floats
     # Cycles that encode at least: the scan without the dispatch
     scan: _Floats
-    # Share of the words after which a short event still ends before the scan
-    inside: _Floats
+    steps: StepSizes
     # Dense layers whose input maps are single pixels
     single_pixels: tuple[int, ...]
 
@@ -353,12 +323,12 @@ def _sizes(machine: EngineTiming) -> _Sizes:
     words = _column([packed_words(x.inputs, machine.encoder_width) for x in machine.layers])
     return _Sizes(
         phases=_column(phases),
-        words=words,
         fire=_column(neurons) * _column(phases) + DRAIN_CYCLES[machine.neuron],
         even_taps=_column([even_taps(layer) for layer in machine.layers]),
-        spread=_column([_tap_spread(layer) for layer in machine.layers]),
         scan=words + (SCAN_CYCLES - DISPATCH_CYCLES),
-        inside=1 - (_LATE_CYCLES - 1) / 2 / words,
+        steps=StepSizes(
+            words=words, spread=_column([_tap_spread(layer) for layer in machine.layers])
+        ),
         single_pixels=tuple(
             index
             for index, layer in enumerate(machine.layers)
@@ -386,6 +356,42 @@ def _per_step(arrays: Sequence[_Floats]) -> _Floats:
     for index, array in enumerate(arrays):
         np.add.reduce(array, axis=2, out=sums[:, index])
     return sums
+
+
+def _chance(waits: StepWaits, spent: _Floats, cycles: _Floats) -> Chance:
+    """Sum over all steps of all layers, which spend some of their cycles at the same time.
+
+    Where layers wait for the later of two, they may overlap less in the mean of samples than in the
+    sample of mean counts.
+    """
+    convexity = None
+    if waits.convexity is not None:
+        overlap = np.add.reduce(spent, axis=1) - cycles
+        convexity = np.add.reduce(waits.convexity, axis=(1, 2)) + overlap
+    return Chance(
+        variance=np.add.reduce(waits.variance, axis=(1, 2)),
+        unevenness=np.add.reduce(waits.unevenness, axis=(1, 2)),
+        convexity=convexity,
+    )
+
+
+def _put_known_places(
+    sizes: _Sizes, index: int, encoder_width: int, counts: _Floats, waits: StepWaits
+) -> None:
+    """Write the exact waits of steps whose counts are spike trains themselves into `waits`.
+
+    In a map of a single pixel a channel is a line, so that counts of 0 and 1 say which word holds
+    which spike.
+    """
+    words, phases = sizes.steps.words[index, 0], sizes.phases[index, 0]
+    service = phases * np.add.reduceat(counts, np.arange(0, counts.shape[2], encoder_width), axis=2)
+    from_word = np.add.accumulate(service[..., ::-1], axis=2)
+    positions = np.arange(words - 1, -1, -1) + (EVENT_CYCLES - SCAN_CYCLES - words)
+    ends = np.where(from_word > 0, positions + from_word, 0.0)
+    exact = np.maximum.reduce(ends, axis=2, initial=0.0)
+    known = np.logical_and.reduce(counts * counts == counts, axis=2)
+    for array, value in ((waits.mean, exact), (waits.variance, 0.0), (waits.unevenness, 0.0)):
+        np.copyto(array[:, index], value, where=known)
 
 
 def _begin_and_service(
@@ -473,64 +479,6 @@ def _tap_masks(
         (value, _packed(layer, encoder_width, (taps == value)[None, None])[0, 0])
         for value in values
     )
-
-
-def _expected_costs(sizes: _Sizes, events: _Floats, taps: _Floats) -> StepCosts:
-    """Costs expected from events and their taps, shape (samples, layers, time_steps)."""
-    accumulate = taps * sizes.phases
-    # Fewer than one event a step: some steps have one, the others none
-    share = np.minimum(events, 1.0)
-    some = np.maximum(events, 1.0)
-    busy = accumulate / np.maximum(share, _FEWEST)
-    service = busy / some
-    after_scan = busy - sizes.words
-    wait, variance = _overshoot(busy, service, after_scan, sizes)
-    inside = np.maximum(np.minimum(sizes.inside - service / sizes.words, 1.0), 0.0)
-    late = _LATE_CYCLES * (1.0 - inside**some)
-    over = np.maximum(after_scan, 0.0) + wait + late
-    over = np.maximum(over, after_scan + _LATE_CYCLES)
-    return StepCosts(
-        encode=sizes.scan + share * over - accumulate,
-        accumulate=accumulate,
-        fire=sizes.fire,
-        variance=share * (variance + _ROUNDING_VARIANCE),
-    )
-
-
-def _overshoot(
-    busy: _Floats, service: _Floats, after_scan: _Floats, sizes: _Sizes
-) -> tuple[_Floats, _Floats]:
-    """Cycles that accumulation is expected to end after both the scan and its own service.
-
-    From the distribution of the maximum of a Brownian bridge with drift; see the module. Returns
-    the variance over the places of the events, too.
-    """
-    from scipy.special import erfcx
-
-    drift = np.abs(after_scan)
-    spread_service = service * sizes.spread
-    load = np.maximum(busy / sizes.words, _CRITICAL)
-    exponent = _lundberg(load) / np.maximum(spread_service, _FEWEST)
-    bridge = np.where(load > _CRITICAL, 2 * drift / exponent, busy * spread_service)
-    deviation = np.sqrt(np.maximum(bridge, _FEWEST))
-    mean = _ROOT_PI_8 * deviation * erfcx(_ROOT_HALF * drift / deviation)
-    # Words are counted, not measured: a sum over whole cycles instead of an integral
-    overshoot = 1 / np.expm1(1 / np.maximum(mean, _SMALLEST_MEAN))
-    # E[x^2] of exp(-2 x (x + drift) / bridge) is bridge / 2 - drift mean
-    return overshoot, bridge / 2 - (drift + mean) * mean
-
-
-def _lundberg(load: _Floats) -> _Floats:
-    """Positive root y of ``y = load (1 - exp(-y))`` for a load above 1, within a part in 10,000.
-
-    One step of Newton's method, from the root's series around a load of 1 or, for a large one, from
-    its limit; both lie right of the root, which they are off by 2 % at most.
-    """
-    above = load - 1
-    start = np.minimum(load, 2 * above * (above + 3) / (2 * above + 3))
-    decayed = load * np.exp(-start)
-    root: _Floats = (load - decayed - start * decayed) / (1 - decayed)
-    return root
 
 
 def timing_model(config: Config) -> TimingModel:

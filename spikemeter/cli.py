@@ -265,8 +265,9 @@ def timeline(
     """
     from .calibration import run_timelines
     from .models import load_run
-    from .predictor.timeline import chrome_trace
+    from .predictor.timeline import check_trace_path, chrome_trace
 
+    check_trace_path(out)
     trained = load_run(run)
     with quiet_stdout(), progress_bars() as progress:
         progress.add_task("simulating" if rtl else "timing", total=None)

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from random_networks import random_network
 
+from spikemeter import predict_latency
 from spikemeter.config import load_config
 from spikemeter.errors import PredictorError
+from spikemeter.models.integer import network_spikes
 from spikemeter.predictor.features import categories_of, feature_names, layer_features
 from spikemeter.predictor.intervals import (
     TOO_FEW_FACTOR,
     Residuals,
     checked_confidence,
     fit_domain,
+    statistics_errors,
 )
+from spikemeter.predictor.timing import spike_taps, timing_model
 
 
 def residuals(error, group=None) -> Residuals:
@@ -72,6 +79,131 @@ def test_a_confidence_that_is_none_is_refused(confidence):
 def test_impossible_residuals_are_refused(error):
     with pytest.raises(ValueError, match="residuals"):
         residuals(error)
+
+
+def digits_config(network, **hardware):
+    return load_config({"dataset": "nmnist-saccade", "network": network, "hardware": hardware})
+
+
+def random_trains(config, density, seed, weight=1.0):
+    """Spikes of a random network, by samples of these densities; `weight` is by row and column."""
+    rng = np.random.default_rng(seed)
+    density = np.asarray(density, dtype=np.float64).reshape(-1, 1, 1, 1, 1)
+    frames = rng.random((len(density), 8, 2, 16, 16)) < density * weight
+    return network_spikes(random_network(config, rng), frames).inputs
+
+
+def with_taps(config, trains):
+    """Counts and taps, as `predict_latency` takes them."""
+    told = {}
+    for index, (layer, train) in enumerate(zip(config.layers, trains, strict=True)):
+        maps = train.reshape(*train.shape[:2], layer.in_channels, -1)
+        told |= {f"counts_{index}": maps.sum(axis=3), f"taps_{index}": spike_taps(layer, train)}
+    return told
+
+
+def held_one_by_one(config, trains):
+    """Whether each sample's latency lies in the interval of its counts and taps."""
+    held = []
+    for sample, cycles in enumerate(timing_model(config).trace(trains).cycles):
+        one = [train[sample : sample + 1] for train in trains]
+        low, high = predict_latency(config, spikes=with_taps(config, one)).interval_cycles
+        held.append(low <= cycles <= high)
+    return held
+
+
+@pytest.mark.parametrize(
+    "density", [(0.001, 0.003), (0.003, 0.01), (0.01, 0.1)], ids=["few", "some", "many"]
+)
+@pytest.mark.parametrize("network", ["20-10", "72-24-10", "7C3-MP2-10"])
+def test_intervals_from_counts_hold_at_every_density(network, density):
+    held = []
+    for seed in range(6):
+        config = digits_config(network, encoder_width=(16, 32, 64)[seed % 3])
+        held += held_one_by_one(config, random_trains(config, np.geomspace(*density, 16), seed))
+    assert np.mean(held) >= 0.85
+
+
+@pytest.mark.parametrize("network", ["20-10", "7C3-MP2-10"])
+def test_intervals_from_counts_hold_where_the_border_is_dim(network):
+    """As digits leave it: the first and the last words of a step hold fewer spikes."""
+    weight = np.full((16, 16), 0.35)
+    weight[1:-1, 1:-1] = 1.2
+    held = []
+    for seed in range(6):
+        config = digits_config(network, encoder_width=(16, 32, 64)[seed % 3])
+        trains = random_trains(config, np.full(8, 0.15), seed, weight)
+        held += held_one_by_one(config, trains)
+    assert np.mean(held) >= 0.85
+
+
+def half_width(estimate):
+    return np.log(estimate.interval_cycles[1] / estimate.cycles)
+
+
+def test_the_mean_of_many_samples_is_known_better_but_not_at_will():
+    config = digits_config("20-10")
+    one, four, many = (
+        half_width(
+            predict_latency(
+                config,
+                spikes=with_taps(config, [np.repeat(x, n, axis=0) for x in trains]),
+            )
+        )
+        for trains in [random_trains(config, [0.002], 1)]
+        for n in (1, 4, 400)
+    )
+    assert many < four < one
+    # What is wrong with all samples alike does not average out
+    assert many > 0.2 * one
+
+
+@pytest.mark.parametrize("schedule", ["layer_serial", "step_pipelined"])
+def test_mean_counts_are_said_and_held(schedule):
+    held = []
+    for seed in range(8):
+        config = digits_config(("64-10", "8C3-MP4-32-10")[seed % 2], schedule=schedule)
+        rng = np.random.default_rng(seed)
+        trains = random_trains(config, np.exp(rng.normal(np.log(0.02), 0.7, 48)), seed)
+        told = with_taps(config, trains)
+        known = predict_latency(config, spikes=told)
+        assert not any("not whole" in text for text in known.warnings)
+        mean = predict_latency(config, spikes={name: x.mean(axis=0) for name, x in told.items()})
+        assert any("counts_i are not whole, as means over samples" in x for x in mean.warnings)
+        low, high = mean.interval_cycles
+        held.append(low <= timing_model(config).trace(trains).cycles.mean() <= high)
+    assert np.mean(held) >= 0.85
+
+
+def test_what_counts_leave_open_adds_up():
+    config = digits_config("8C3-MP2-10")
+    model = timing_model(config)
+    told = [np.full((4, 8, layer.in_channels), 2.0) for layer in config.layers]
+    timing = model.statistics(told)
+    errors = statistics_errors()
+
+    def deviation(**changes):
+        chance = dataclasses.replace(timing.chance, **changes)
+        changed = dataclasses.replace(timing, chance=chance)
+        share = errors.deviation(config.layers, changed, taps_known=True)
+        return share * timing.cycles[0]
+
+    nothing = np.zeros(4)
+    least = deviation(variance=nothing, unevenness=nothing)
+    assert least == pytest.approx(1)
+    # Chance averages out over the four samples, a formula that is off does not
+    random = deviation(variance=nothing + 64, unevenness=nothing)
+    assert random**2 == pytest.approx(1 + 64 * (1 / 4 + errors.formula_share**2))
+    uneven = deviation(variance=nothing, unevenness=nothing + 30)
+    assert uneven**2 == pytest.approx(1 + (30 * errors.misfit) ** 2)
+    means = deviation(variance=nothing, unevenness=nothing, convexity=nothing + 50)
+    assert means**2 == pytest.approx(1 + (50 * errors.mean_share) ** 2)
+
+
+def test_the_wider_family_decides():
+    families = (residuals(np.full(20, 0.5)), residuals(np.full(20, 2.0)))
+    errors = dataclasses.replace(statistics_errors(), of_level={"taps": families})
+    assert errors.half_width("taps", 0.9) == (2.0, None)
 
 
 BASE = {

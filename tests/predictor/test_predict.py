@@ -17,6 +17,7 @@ from spikemeter.config import load_config
 from spikemeter.errors import ConfigError, InputError, PredictorError, RunFolderError
 from spikemeter.models.integer import network_spikes
 from spikemeter.predictor import LatencyPredictor, predict_latency
+from spikemeter.predictor.events import TapRatios, expected_taps
 from spikemeter.predictor.intervals import OUTSIDE_FACTOR
 from spikemeter.predictor.machine import Timing
 from spikemeter.predictor.timing import BUCKETS, spike_taps, timing_model
@@ -152,8 +153,9 @@ def test_the_first_samples_of_a_trace_can_be_asked_for(run_folder):
     assert predict_latency(run_folder, samples=2).sample_cycles == every[:2]
     with pytest.raises(PredictorError, match="samples: must be at most the 6 samples"):
         predict_latency(run_folder, samples=7)
-    for samples in (0, -1, True):
-        with pytest.raises(PredictorError, match="samples: must be at least 1"):
+    assert predict_latency(run_folder, samples=np.int64(2)).sample_cycles == every[:2]
+    for samples in (0, -1, True, "1", 1.5, 2.0, math.nan, [1]):
+        with pytest.raises(PredictorError, match="samples: must be at least 1 and a whole number"):
             predict_latency(run_folder, samples=samples)
 
 
@@ -178,8 +180,9 @@ def test_a_lower_fidelity_can_be_forced_and_a_higher_one_cannot(run_folder, pred
     assert lowest == predictor.estimate(config)
     with pytest.raises(PredictorError, match="allows hyperparameters at most, got 'trace'"):
         predictor.estimate(config, fidelity="trace")
-    with pytest.raises(PredictorError, match="fidelity: must be one of"):
-        predictor.estimate(config, fidelity="guess")
+    for fidelity in ("guess", ["trace"], np.array(["trace", "trace"])):
+        with pytest.raises(PredictorError, match="fidelity: must be one of"):
+            predictor.estimate(config, fidelity=fidelity)
 
 
 def test_counts_in_memory_are_predicted_at_every_level(run_folder, predictor):
@@ -208,6 +211,20 @@ def test_counts_in_memory_are_predicted_at_every_level(run_folder, predictor):
         predictor.estimate(config, spikes=counts | {"counts_1": counts["counts_1"] - 1000})
     with pytest.raises(ConfigError, match="rates_1: arrays are inputs_i, counts_i, taps_i"):
         predictor.estimate(config, spikes=counts | {"rates_1": counts["counts_1"]})
+    with pytest.raises(ConfigError, match="0: must be the name of an array"):
+        predictor.estimate(config, spikes={0: counts["counts_0"]})
+
+
+def test_expected_taps_are_some_that_spikes_can_have(predictor):
+    """On a tiny map every spike has the same taps, wherever the calibrated spikes were."""
+    size = {"height": 2, "width": 2, "time_steps": 2, "statistics": [[1.0, 1.0]] * 2}
+    config = load_config({"network": "4C3-8C5-10", "input": size})
+    for ratio in (0.5, 2.0):
+        counts = [np.ones((1, 2, layer.in_channels)) for layer in config.layers]
+        taps = expected_taps(config, counts, TapRatios(input=ratio, hidden=ratio))
+        assert [float(tap[0, 0, 0]) for tap in taps] == [4.0, 4.0, 1.0]
+        assert timing_model(config).statistics(counts, taps).cycles > 0
+    assert predictor.estimate(config).cycles > 0
 
 
 class Recorder:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from spikemeter import predict_latency
 from spikemeter.config import load_config
 from spikemeter.errors import InputError, RunFolderError
 from spikemeter.predictor.spikes import known_spikes, read_spikes
@@ -75,6 +78,108 @@ def test_counts_may_be_of_one_or_of_many_samples_and_bring_taps(tmp_path):
 def test_the_first_samples_can_be_kept_alone(tmp_path):
     spikes = read_spikes(written(tmp_path, trains()), CONFIG).first(2)
     assert spikes.samples == len(spikes.inputs[1]) == len(spikes.outputs) == 2
+    assert len(spikes.counts[0]) == len(spikes.taps[1]) == 2
+    many = {name: np.stack([array, 2 * array, array]) for name, array in counts().items()}
+    many |= {"taps_0": 5 * many["counts_0"], "outputs": trains(3)["outputs"]}
+    spikes = known_spikes(many, CONFIG).first(2)
+    assert spikes.samples == len(spikes.taps[0]) == len(spikes.outputs) == 2
+    assert spikes.input_rates == [1.5 * 4.5 / 48, 1.5 * 1.25 / 12]
+
+
+def test_rates_and_taps_are_those_of_the_spikes():
+    arrays = trains()
+    spikes = known_spikes(arrays, CONFIG)
+    assert spikes.input_rates == [arrays["inputs_0"].mean(), arrays["inputs_1"].mean()]
+    alone = np.zeros((1, 3, 2, 8, 6), bool)
+    alone[0, 0, 0, 0, 0] = alone[0, 1, 1, 0, 2] = alone[0, 2, 1, 3, 3] = True
+    spikes = known_spikes({"inputs_0": alone, "inputs_1": np.zeros((1, 3, 48), bool)}, CONFIG)
+    assert spikes.taps[0][0].tolist() == [[4, 0], [0, 6], [0, 9]]
+
+
+def test_a_trace_takes_no_more_memory_for_counts_that_nobody_asks_for(monkeypatch):
+    """Taps are floats in between, one for each spike that there might be."""
+    config = load_config(
+        {
+            "network": "8C3-10",
+            "input": {"height": 64, "width": 64, "time_steps": 4, "statistics": [[0.0] * 2] * 4},
+        }
+    )
+    shapes = [(layer.in_channels, layer.in_height, layer.in_width) for layer in config.layers]
+    arrays = {f"inputs_{i}": np.zeros((40, 4, *shape), bool) for i, shape in enumerate(shapes)}
+    arrays["inputs_0"][:, 0, 0, 0, 0] = True
+    known_spikes(arrays, config)
+    monkeypatch.setattr("spikemeter.predictor.spikes._LINES_AT_A_TIME", 1)
+    tracemalloc.start()
+    try:
+        spikes = known_spikes(arrays, config)
+        before = tracemalloc.get_traced_memory()[1]
+        taps = spikes.taps
+        after = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert before < 100_000
+    assert after < sum(train.nbytes for train in arrays.values())
+    assert taps[0][:, 0, 0].tolist() == [4.0] * 40
+    monkeypatch.setattr("spikemeter.predictor.spikes.spike_taps", None)
+    monkeypatch.setattr("spikemeter.predictor.spikes._counted", None)
+    assert predict_latency(config, spikes=arrays).fidelity == "trace"
+
+
+def test_a_run_folder_s_arrays_are_known_in_memory_too(tmp_path):
+    with np.load(written(tmp_path, trains())) as file:
+        spikes = known_spikes(file, CONFIG)
+    assert spikes.samples == len(spikes.outputs) == 5
+
+
+def test_counts_may_be_of_neurons_that_spike_or_not():
+    spikes = known_spikes({"counts_0": np.ones((3, 2), bool), "counts_1": np.zeros((3, 4))}, CONFIG)
+    assert spikes.counts[0].tolist() == [[[1, 1]] * 3]
+
+
+def counted(channels=True, taps=True):
+    arrays = {f"counts_{i}": 2 * np.ones((3, n)) for i, n in enumerate((2, 4))}
+    arrays |= {"taps_0": 5 * arrays["counts_0"], "taps_1": arrays["counts_1"]} if taps else {}
+    return arrays if channels else {k: v.sum(1, keepdims=True) for k, v in arrays.items()}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "level", "taps_known"),
+    [
+        (counted(), "taps", True),
+        (counted(taps=False), "channels", False),
+        (counted(channels=False, taps=False), "layers", False),
+        (counted(channels=False), "layers", True),
+        ({**counted(), "counts_0": np.full((3, 1), 4.0), "taps_0": np.full((3, 1), 20.0)},
+         "layers", True),
+        ({**counted(taps=False), "counts_1": np.full((3, 1), 8.0)}, "layers", False),
+        (trains(), "taps", True),
+    ],
+)  # fmt: skip
+def test_the_level_says_what_is_known_of_every_layer(arrays, level, taps_known):
+    spikes = known_spikes(arrays, CONFIG)
+    assert spikes.level == level
+    assert (spikes.taps is not None) == taps_known
+
+
+def test_of_kernels_without_a_choice_taps_are_the_counts():
+    config = load_config({"dataset": "nmnist-saccade", "network": "20-10"})
+    by_channel = {"counts_0": np.full((8, 2), 7), "counts_1": np.eye(8, 20)}
+    by_layer = {name: array.sum(axis=1, keepdims=True) for name, array in by_channel.items()}
+    for arrays, level in ((by_channel, "taps"), (by_layer, "layers")):
+        spikes = known_spikes(arrays, config)
+        assert spikes.level == level
+        for taps, known in zip(spikes.taps, spikes.counts, strict=True):
+            np.testing.assert_array_equal(taps, known)
+
+
+def test_counts_and_taps_may_be_rounded_as_float32_is():
+    rng = np.random.default_rng(0)
+    arrays = {"counts_0": 48 * rng.random((3, 2)), "counts_1": 12 * rng.random((3, 4))}
+    arrays |= {"taps_0": 4 * arrays["counts_0"], "taps_1": arrays["counts_1"]}
+    assert known_spikes(arrays, CONFIG).level == "taps"
+    for name in arrays:
+        rounded = arrays | {name: arrays[name].astype(np.float32)}
+        assert known_spikes(rounded, CONFIG).level == "taps"
 
 
 def replaced(arrays, **changes):
@@ -108,7 +213,7 @@ def replaced(arrays, **changes):
         ),
         (
             replaced(trains(), inputs_1=np.full((5, 3, 48), 2)),
-            "inputs_1: spikes must be 0 or 1, got 2",
+            "inputs_1: spikes must be 0 or 1, got 2 at sample 0, step 0, feature 0 ",
         ),
         (
             replaced(trains(), inputs_1=np.full((5, 3, 48), np.nan)),
@@ -120,7 +225,7 @@ def replaced(arrays, **changes):
         ),
         (
             replaced(counts(), counts_0=np.full((3, 2), -0.5)),
-            "counts_0: must not be negative, got -0.5",
+            r"counts_0: must not be negative, got -0.5 at step 0, channel 0 \(",
         ),
         (
             replaced(counts(), counts_0=np.full((3, 2), np.nan)),
@@ -140,7 +245,27 @@ def replaced(arrays, **changes):
         ),
         (
             replaced(counts(), taps_0=np.full((3, 2), 41.0)),
-            "taps_0: must be at most the 9 taps of a spike, got 41",
+            "taps_0: must be at most the 9 taps of a spike, got 41 for 4.5 spikes at step 0",
+        ),
+        (
+            replaced(counts(), taps_0=np.zeros((3, 2))),
+            "taps_0: must be at least the 4 taps of a spike, got 0 for 4.5 spikes at step 0",
+        ),
+        (
+            replaced(counts(), taps_0=np.full((3, 2), 40.0), taps_1=0.5 * counts()["counts_1"]),
+            "taps_1: must be at least the 1 taps of a spike, got 0.625 for 1.25 spikes at step 0",
+        ),
+        (
+            replaced(counts(), taps_1=counts()["counts_1"]),
+            "taps_0: required for layer 0:4C3 beside taps_1, got nothing",
+        ),
+        (
+            replaced(trains(), taps_0=np.full((5, 3, 2), 9.0)),
+            "taps_0: must not be there beside inputs_0",
+        ),
+        (
+            replaced(counts(), inputs_1=np.zeros((5, 3, 48), bool)),
+            "inputs_1: must not be there beside counts_0",
         ),
         (
             replaced(counts(), taps_0=np.full((2, 3, 2), 4.0)),
@@ -151,6 +276,73 @@ def replaced(arrays, **changes):
 def test_what_does_not_fit_is_refused_by_the_name_of_the_array(tmp_path, arrays, sentence):
     with pytest.raises(InputError, match=sentence):
         read_spikes(written(tmp_path, arrays), CONFIG)
+
+
+def places(sample, *place, value):
+    """Counts of three samples with this value at one place."""
+    arrays = {name: np.stack([array] * 3) for name, array in counts().items()}
+    name = f"counts_{sample}"
+    arrays[name][place] = value
+    return arrays
+
+
+def spike_at(*place):
+    arrays = {name: array.astype(np.uint8) for name, array in trains().items()}
+    arrays["inputs_0"][place] = 3
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        (places(1, 2, 1, 3, value=-4), "counts_1: must not be negative, got -4 at sample 2, step"
+         " 1, channel 3"),
+        (places(0, 0, 2, 1, value=np.nan), "counts_0: must be finite, got nan at sample 0, step 2,"
+         " channel 1"),
+        (places(0, 1, 0, 0, value=49), "counts_0: must be at most the 48 neurons of a channel, got"
+         " 49 at sample 1, step 0, channel 0"),
+        ({"counts_0": np.array([[1], [2], [97]]), "counts_1": np.ones((3, 1))},
+         "counts_0: must be at most the 96 inputs of the layer, got 97 at step 2"),
+        (spike_at(4, 2, 1, 7, 5), "inputs_0: spikes must be 0 or 1, got 3 at sample 4, step 2,"
+         " channel 1, row 7, column 5"),
+    ],
+)  # fmt: skip
+def test_what_is_impossible_is_refused_by_its_place(arrays, sentence):
+    with pytest.raises(InputError, match=f"^{sentence}$"):
+        known_spikes(arrays, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["counts_x", "counts_00", "counts_", "taps_O", "Counts_0", "count_1", "taps_-1", "frames", ""],
+)
+def test_a_name_without_a_meaning_is_refused(tmp_path, name):
+    rule = "arrays are inputs_i, counts_i, taps_i, outputs and labels"
+    with pytest.raises(InputError, match=f"^{name}: {rule}"):
+        known_spikes(counts() | {name: np.ones((3, 2))}, CONFIG)
+    if name:
+        with pytest.raises(InputError, match=f"^{name}: {rule}.* \\(in '.*spikes.npz'\\)$"):
+            read_spikes(written(tmp_path, counts() | {name: np.ones((3, 2))}), CONFIG)
+
+
+@pytest.mark.parametrize("name", ["counts_2", "taps_2", "counts_7", "taps_" + 5000 * "9"], ids=len)
+def test_an_array_of_no_layer_is_refused(name):
+    rule = "must not be there, 4C3-MP2-10 has 2 weighted layers"
+    with pytest.raises(InputError, match=f"^{name}: {rule}$"):
+        known_spikes(counts() | {name: np.ones((3, 2))}, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({0: np.ones((3, 2))}, r"0: must be the name of an array; arrays are inputs_i"),
+        ([np.ones((3, 2))], r"spikes: must map names to arrays, got list"),
+        ("counts.npz", r"spikes: must map names to arrays, got str"),
+    ],
+)
+def test_what_maps_no_names_is_refused(arrays, sentence):
+    with pytest.raises(InputError, match=sentence):
+        known_spikes(arrays, CONFIG)
 
 
 def test_a_pickle_inside_is_never_loaded(tmp_path):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from random_networks import random_case
 
-from spikemeter.config import load_config
-from spikemeter.errors import ConfigError
+from spikemeter.config import Config, load_config
+from spikemeter.errors import ConfigError, InputError
 from spikemeter.models.integer import network_spikes
-from spikemeter.predictor.timeline import Slice, chrome_trace, engine_timeline
+from spikemeter.predictor.timeline import Slice, check_trace_path, chrome_trace, engine_timeline
 from spikemeter.predictor.timing import BUCKETS, timing_model
 
 
@@ -56,12 +58,19 @@ def test_the_first_event_is_served_eight_cycles_after_the_dispatch() -> None:
     )
 
 
-def test_a_trace_nests_buckets_in_steps_and_counts_microseconds() -> None:
+def trace_at(clock_mhz: float) -> tuple[Config, list[dict[str, Any]]]:
+    """Spans of a trace that was written and read, of two processes at this clock."""
     case = random_case(3, samples=1)
-    config = case.config
+    content = case.config.model_dump()
+    content["hardware"]["clock_mhz"] = clock_mhz
+    config = load_config(content)
     slices = engine_timeline(config, network_spikes(case.network, case.inputs).inputs)
     trace = json.loads(json.dumps(chrome_trace(config, {"model": slices, "RTL": slices})))
-    events = trace["traceEvents"]
+    return config, trace["traceEvents"]
+
+
+def test_a_thread_is_a_layer_and_buckets_add_up_to_its_steps() -> None:
+    config, events = trace_at(100)
     names = [event["args"]["name"] for event in events if event["name"] == "thread_name"]
     assert names == 2 * [layer.name for layer in config.layers]
     spans = [event for event in events if event["ph"] == "X"]
@@ -74,30 +83,40 @@ def test_a_trace_nests_buckets_in_steps_and_counts_microseconds() -> None:
         assert sum(event["args"]["cycles"] for event in buckets) == sum(
             event["args"]["cycles"] for event in steps
         )
-    for event in spans:
-        assert event["dur"] == pytest.approx(event["args"]["cycles"] / config.hardware.clock_mhz)
 
 
-@pytest.mark.parametrize("clock_mhz", [333, 333.3, 100, 7])
-@pytest.mark.parametrize("truncates", [False, True], ids=["as numbers", "in whole nanoseconds"])
-def test_no_bucket_outlasts_its_step_at_any_clock(clock_mhz: float, truncates: bool) -> None:
-    case = random_case(3, samples=1)
-    content = case.config.model_dump()
-    content["hardware"]["clock_mhz"] = clock_mhz
-    config = load_config(content)
-    slices = engine_timeline(config, network_spikes(case.network, case.inputs).inputs)
-    trace = json.loads(json.dumps(chrome_trace(config, {"model": slices})))
+CLOCKS = [7, 100, 333, 333.3, 999.9, 1000, 1000.1, 3333.3, 10_000]
+
+
+@pytest.mark.parametrize("clock_mhz", CLOCKS)
+def test_every_slice_starts_and_lasts_as_its_cycles_say(clock_mhz: float) -> None:
+    _, events = trace_at(clock_mhz)
+    unit = 0.001 if clock_mhz <= 1000 else 0.000_001
+    for event in events:
+        if event["ph"] == "X":
+            assert event["dur"] > 0.9 * unit
+            assert event["dur"] == pytest.approx(event["args"]["cycles"] / clock_mhz, abs=unit)
+            assert event["ts"] == pytest.approx(event["args"]["start_cycle"] / clock_mhz, abs=unit)
+
+
+@pytest.mark.parametrize("clock_mhz", CLOCKS)
+@pytest.mark.parametrize("truncates", [False, True], ids=["as numbers", "in whole units"])
+def test_buckets_fill_their_step_and_none_outlasts_it(clock_mhz: float, truncates: bool) -> None:
+    _, events = trace_at(clock_mhz)
+    per_microsecond = 1000 if clock_mhz <= 1000 else 1_000_000
+    outer, before = (0.0, 0.0), 0.0
     steps = buckets = 0
-    for event in trace["traceEvents"]:
+    for event in events:
         if event["ph"] != "X":
             continue
-        if truncates:  # as Perfetto reads them
-            start, cycles = int(event["ts"] * 1000), int(event["dur"] * 1000)
-            assert start == round(1000 * event["args"]["start_cycle"] / clock_mhz)
+        if truncates:  # as Perfetto reads nanoseconds
+            start, cycles = (int(event[key] * per_microsecond) for key in ("ts", "dur"))
+            assert start == round(per_microsecond * event["args"]["start_cycle"] / clock_mhz)
         else:
             start, cycles = event["ts"], event["dur"]
         end = start + cycles
         if event["name"].startswith("step"):
+            assert before == outer[1] or not truncates
             outer, before, steps = (start, end), start, steps + 1
             continue
         assert outer[0] <= start
@@ -107,6 +126,20 @@ def test_no_bucket_outlasts_its_step_at_any_clock(clock_mhz: float, truncates: b
         before, buckets = end, buckets + 1
     assert steps
     assert buckets > steps
+
+
+def test_a_trace_replaces_a_trace_and_no_other_file(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    check_trace_path(config)
+    config.write_text("network: 10")
+    with pytest.raises(InputError, match=r"^out: must not exist, or be a trace, .*config\.yaml'$"):
+        check_trace_path(config)
+    result = tmp_path / "result.json"
+    result.write_text('{"status": "ok"}')
+    with pytest.raises(InputError, match=r"^out: must not exist"):
+        check_trace_path(result)
+    result.write_text(json.dumps(chrome_trace(random_case(0).config, {})))
+    check_trace_path(result)
 
 
 def test_only_the_engine_and_one_sample_have_a_timeline() -> None:

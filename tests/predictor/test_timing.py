@@ -14,13 +14,8 @@ from random_networks import random_case, random_network
 from spikemeter.config import Config, load_config
 from spikemeter.models.integer import network_spikes
 from spikemeter.network import Layer
-from spikemeter.predictor.timing import (
-    BUCKETS,
-    EngineTiming,
-    _lundberg,
-    spike_taps,
-    timing_model,
-)
+from spikemeter.predictor.expectation import _lundberg
+from spikemeter.predictor.timing import BUCKETS, EngineTiming, spike_taps, timing_model
 
 BACKENDS = ("engine", "published")
 
@@ -185,7 +180,7 @@ def test_counts_of_single_pixels_are_spike_trains() -> None:
     np.testing.assert_array_equal(model.statistics(mixed).cycles[:16], expected.cycles)
 
 
-@pytest.mark.parametrize("density", [0.02, 0.04, 0.06, 0.15])
+@pytest.mark.parametrize("density", [0.004, 0.008, 0.014, 0.02, 0.04, 0.06, 0.15])
 @pytest.mark.parametrize("network", ["32-10", "8C3-10"])
 def test_the_variance_is_that_of_the_places(network: str, density: float) -> None:
     config = dense_config(network, 16)
@@ -202,9 +197,48 @@ def test_the_variance_is_that_of_the_places(network: str, density: float) -> Non
     waited = exact.encode[:, 0, 0]
     counts = [np.full((1, 4, 1), float(spikes)), *[np.zeros((1, 4, 1)) for _ in silent]]
     taps = [np.full((1, 4, 1), spike_taps(layer, train).sum(axis=2).mean()), *counts[1:]]
-    found = model.statistics(counts, taps).variance
+    found = model.statistics(counts, taps).chance
     assert found is not None
-    assert 0.5 < np.sqrt(found[0] / 4) / max(waited.std(), 0.5) < 2
+    assert 0.6 < np.sqrt(found.variance[0] / 4) / max(waited.std(), 0.5) < 1.9
+
+
+def test_an_event_that_may_not_come_scatters_by_its_own_cost() -> None:
+    """A mean of a quarter of an event a step is one event in every fourth step."""
+    config = dense_config("32-10", 16)
+    rng = np.random.default_rng(6)
+    silent = np.zeros((8000, 4, 288), dtype=bool)
+    train = silent.copy()
+    train[np.arange(8000), 0, rng.integers(288, size=8000)] = rng.random(8000) < 0.25
+    model = timing_model(config)
+    rest = [np.zeros((8000, 4, layer.inputs), dtype=bool) for layer in config.layers[1:]]
+    scatter = model.trace([train, *rest]).cycles.var()
+    counts = [np.array([[[0.25], [0], [0], [0]]]), *[np.zeros((1, 4, 1)) for _ in rest]]
+    found = model.statistics(counts, counts).chance
+    assert found is not None
+    assert 0.5 < found.variance[0] / scatter < 2
+
+
+def test_what_mean_counts_hide_is_bounded() -> None:
+    """The mean cost lies above that of the mean, by no more than the convexity."""
+    for network in ("8C3-MP2-10", "24-10"):
+        for schedule in ("layer_serial", "step_pipelined"):
+            config = with_hardware(dense_config(network, 16), schedule=schedule)
+            trains = random_samples(config, 2)
+            layers, model = config.layers, timing_model(config)
+            counts = [
+                train.reshape(16, 4, layer.in_channels, -1).sum(axis=3).astype(float)
+                for layer, train in zip(layers, trains, strict=True)
+            ]
+            taps = [spike_taps(layer, train) for layer, train in zip(layers, trains, strict=True)]
+            means, mean_taps = ([x.mean(axis=0)[None] for x in both] for both in (counts, taps))
+            timing = model.statistics(means, mean_taps)
+            whole = model.statistics(counts, taps).chance
+            assert whole is not None
+            assert whole.convexity is None
+            assert timing.chance is not None
+            assert timing.chance.convexity is not None
+            hidden = model.trace(trains).cycles.mean() - timing.cycles[0]
+            assert 0 < hidden < timing.chance.convexity[0]
 
 
 def random_samples(config: Config, seed: int) -> list[np.ndarray]:
@@ -319,18 +353,22 @@ def test_arrays_that_do_not_fit_are_named(backend: str) -> None:
         ("counts", 1, 36.5, "counts_1 must be at most the 36 neurons of a channel, got 36.5"),
         ("taps", 0, np.nan, "taps_0 must be finite, got nan"),
         ("taps", 0, -0.5, "taps_0 must not be negative, got -0.5"),
-        ("taps", 0, 9.5, "taps_0 must be at most the 9 taps of a spike, got 9.5"),
-        ("taps", 1, 1.5, "taps_1 must be at most the 1 taps of a spike, got 1.5"),
+        ("taps", 0, 9.5, "taps_0 must be at most the 9 taps of a spike, got 9.5 for 1 spikes"),
+        ("taps", 0, 3.5, "taps_0 must be at least the 4 taps of a spike, got 3.5 for 1 spikes"),
+        ("taps", 1, 1.5, "taps_1 must be at most the 1 taps of a spike, got 1.5 for 1 spikes"),
+        ("taps", 1, 0.5, "taps_1 must be at least the 1 taps of a spike, got 0.5 for 1 spikes"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(
     backend: str, name: str, index: int, value: float, sentence: str
 ) -> None:
     config = small_config(backend)
-    arrays = {key: [np.ones((1, 4, 2)), np.ones((1, 4, 8))] for key in ("counts", "taps")}
-    arrays[name][index][0, 3, 1] = value
+    arrays = {"counts": [np.ones((1, 4, 2)), np.ones((1, 4, 8))]}
+    arrays["taps"] = [6 * arrays["counts"][0], arrays["counts"][1].copy()]
     model = timing_model(config)
-    with pytest.raises(ValueError, match=f"^{sentence}$"):
+    model.statistics(arrays["counts"], arrays["taps"])
+    arrays[name][index][0, 3, 1] = value
+    with pytest.raises(ValueError, match=f"^{sentence} at step 3, channel 1$"):
         model.statistics(arrays["counts"], arrays["taps"])
     summed = [np.full((1, 4, 1), 2 * 144.0), np.full((1, 4, 1), 288.5)]
     with pytest.raises(ValueError, match=r"^counts_1 must be at most the 288 inputs of the layer"):
