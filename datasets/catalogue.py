@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import DATASETS, Config
+from .folders import entries, expanded, is_file, is_folder
 from .images import FASHION_FILES
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "describe",
     "fashion_folder",
     "how_to_get",
+    "is_usable",
     "readable_size",
     "recordings_root",
     "root_folder",
+    "unpacked_recordings",
 ]
 
 ROOT_VARIABLE = "SPIKEMETER_DATA"
@@ -46,12 +49,16 @@ class File:
     size_bytes : int
         Its size; of recordings about that.
     unpacked : str
-        Files that it holds, as a pattern below the root folder; empty if it is read as it is.
+        Recordings that it holds, as a pattern ``<folder>/*/*<suffix>`` below the root folder;
+        empty if it is read as it is.
+    recordings : int
+        How many these are.
     """
 
     path: str
     size_bytes: int
     unpacked: str = ""
+    recordings: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +136,18 @@ CATALOGUE: dict[str, Entry] = {
         "CC BY-SA 4.0",
         70_000,
         "https://www.garrickorchard.com/datasets/n-mnist",
-        File(path="NMNIST/train.zip", size_bytes=1_010_000_000, unpacked="NMNIST/Train/*/*.bin"),
-        File(path="NMNIST/test.zip", size_bytes=170_000_000, unpacked="NMNIST/Test/*/*.bin"),
+        File(
+            path="NMNIST/train.zip",
+            size_bytes=1_010_000_000,
+            unpacked="NMNIST/Train/*/*.bin",
+            recordings=60_000,
+        ),
+        File(
+            path="NMNIST/test.zip",
+            size_bytes=170_000_000,
+            unpacked="NMNIST/Test/*/*.bin",
+            recordings=10_000,
+        ),
     ),
     "dvs128-gesture": _brought(
         "DVS128 Gesture, recorded by Amir et al. 2017, cut into gestures for tonic",
@@ -141,11 +158,13 @@ CATALOGUE: dict[str, Entry] = {
             path="DVSGesture/ibmGestureTrain.tar.gz",
             size_bytes=1_800_000_000,
             unpacked="DVSGesture/ibmGestureTrain/*/*.npy",
+            recordings=1_077,
         ),
         File(
             path="DVSGesture/ibmGestureTest.tar.gz",
             size_bytes=660_000_000,
             unpacked="DVSGesture/ibmGestureTest/*/*.npy",
+            recordings=264,
         ),
     ),
     "cifar10-dvs": _brought(
@@ -157,6 +176,7 @@ CATALOGUE: dict[str, Entry] = {
             path="CIFAR10DVS/CIFAR10DVS.zip",
             size_bytes=7_800_000_000,
             unpacked="CIFAR10DVS/*/*.aedat4",
+            recordings=10_000,
         ),
     ),
 }
@@ -171,7 +191,7 @@ def recordings_root(config: Config) -> Path | None:
 def root_folder(named: str | Path | None) -> Path | None:
     """Folder of the user's recordings, by a name or else by the environment, if any."""
     named = named or os.environ.get(ROOT_VARIABLE)
-    return Path(named).expanduser() if named else None
+    return expanded(named) if named else None
 
 
 def fashion_folder(root: Path | None) -> Path | None:
@@ -208,6 +228,38 @@ def how_to_get(
     return f"put {listed} there, from {CATALOGUE[name].page}{command}"
 
 
+def unpacked_recordings(file: File, root: Path) -> int:
+    """Count the recordings of an archive that are there, unpacked.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be read.
+    """
+    place, _, suffix = file.unpacked.partition("/*/*")
+    if not file.unpacked or not is_folder(root / place):
+        return 0
+    folders = [entry for entry in entries(root / place) if is_folder(entry)]
+    return sum(entry.name.endswith(suffix) for folder in folders for entry in entries(folder))
+
+
+def is_usable(file: File, root: Path) -> bool:
+    """Whether a file is there, or all that it holds.
+
+    With fewer recordings than it holds they were not unpacked to the end, and the archive itself
+    must be there; more of them are another data set.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be read.
+    """
+    count = unpacked_recordings(file, root)
+    if count == 0 or count < file.recordings:
+        return is_file(root / file.path)
+    return count == file.recordings
+
+
 def describe(root: Path | None) -> list[dict[str, Any]]:
     """List every registered data set and what of it is there.
 
@@ -219,7 +271,12 @@ def describe(root: Path | None) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        In the order of the registry, ready for JSON.
+        In the order of the registry, ready for JSON. Of archives only the names were looked for.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be read.
     """
     return [_described(name, root) for name in DATASETS]
 
@@ -242,7 +299,7 @@ def _described(name: str, root: Path | None) -> dict[str, Any]:
         {
             "path": file.path if root is None else str(root / file.path),
             "size_bytes": file.size_bytes,
-            "present": _is_there(file, root),
+            "present": root is not None and is_usable(file, root),
         }
         for file in entry.files
     ]
@@ -274,15 +331,4 @@ def _described(name: str, root: Path | None) -> dict[str, Any]:
 
 
 def _holds(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in FASHION_FILES)
-
-
-def _is_there(file: File, root: Path | None) -> bool:
-    """Whether a file is there, or what it holds."""
-    if root is None:
-        return False
-    return (root / file.path).is_file() or any(_matches(root, file.unpacked))
-
-
-def _matches(root: Path, pattern: str) -> Iterator[Path]:
-    return root.glob(pattern) if pattern else iter(())
+    return all(is_file(folder / name) for name in FASHION_FILES)

@@ -88,7 +88,9 @@ def fashion_images(folder: Path) -> Images:
         if len(pixels) != len(labels):
             rule = f"must hold as many images as {labels_file.name!r} has labels, {len(labels)}"
             raise InputError(f"{str(images_file)!r} {rule}; got {len(pixels)}")
-        if labels.max(initial=0) >= _CLASSES:
+        if len(labels) == 0:
+            raise InputError(f"{str(labels_file)!r} must hold at least one label, got none")
+        if labels.max() >= _CLASSES:
             raise InputError(f"{str(labels_file)!r} must hold labels 0 to 9, got {labels.max()}")
         parts.append((pixels, labels))
     (train, train_labels), (test, test_labels) = parts

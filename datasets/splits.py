@@ -20,6 +20,7 @@ from .cache import Arrays, cached
 from .catalogue import ROOT_VARIABLE, fashion_folder, how_to_get, recordings_root
 from .coding import latency_coded, rate_coded
 from .events import Recordings
+from .folders import fingerprint
 from .frames import COUNT_DTYPE, Binning, DataSplits, EventFrames, bin_events
 from .images import Images, fashion_images, mnist_images, resized, sklearn_digits
 from .partition import Indices, official_split, split_indices
@@ -113,15 +114,18 @@ def load_splits(config: Config, *, on_progress: Progress | None = None) -> DataS
     MissingToolError
         If a package of the ``train`` extra is missing.
     InputError
-        If files of the data set are missing or malformed, or the cache cannot be written.
+        If files of the data set are missing or malformed, too few for three splits, or the cache
+        cannot be written.
     """
     if config.dataset is None:
         raise ConfigError("dataset: required to load samples, got only input.statistics")
     samples = _samples(config, config.dataset)
     frames = _cached_frames(samples, config, on_progress)
+    split = samples.split(frames)
+    _require_samples(config.dataset, split)
     train, validation, test = (
         EventFrames(frames=frames.frames[indices], labels=frames.labels[indices])
-        for indices in samples.split(frames)
+        for indices in split
     )
     return DataSplits(train=train, validation=validation, test=test)
 
@@ -200,7 +204,7 @@ Digits of 20 pixels have softer edges than those of MNIST; with 0.22 they give a
 
 
 def _samples(config: Config, name: str) -> _Samples:
-    """Find the data set's samples; only their names, sizes and times may have been read."""
+    """Find the data set's samples; of files only names, sizes, times and ends have been read."""
     spec = dataset_spec(name)
     if spec is None:
         raise InputError(f"dataset: must be a folder on this machine, got {name!r}")
@@ -210,9 +214,13 @@ def _samples(config: Config, name: str) -> _Samples:
         return _coded(source, config) if coded else _simulated(source, config)
     binning = _binning(config, (spec.height, spec.width), _RECORDED_DENOISE_MS)
     if name in DATASETS:
-        recorded = open_recordings(name, recordings_root(config))
+        root = recordings_root(config)
+        recorded = open_recordings(name, root)
+        assert root is not None
+        _require_samples(name, recorded.split)
         return _files(
             name,
+            root,
             recorded.paths,
             recorded.names,
             recorded.labels,
@@ -221,8 +229,10 @@ def _samples(config: Config, name: str) -> _Samples:
             lambda number: bin_events(recorded.read(number), binning),
         )
     private = open_private(Path(name), spec)
+    _require_samples(name, private.split)
     return _files(
         "private",
+        Path(name),
         private.paths,
         private.names,
         private.labels,
@@ -230,6 +240,15 @@ def _samples(config: Config, name: str) -> _Samples:
         binning,
         lambda number: private.read(number, binning),
     )
+
+
+def _require_samples(name: str, split: Indices) -> None:
+    """Refuse a data set that leaves nothing to train, to choose or to test with."""
+    for part, indices in zip(("train", "validation", "test"), split, strict=True):
+        if indices.size == 0:
+            count = sum(those.size for those in split)
+            rule = f"must hold enough samples for train, validation and test, got {count}"
+            raise InputError(f"{name!r} {rule}, which leave none for {part}")
 
 
 def _binning(config: Config, sensor: tuple[int, int], denoise_ms: float) -> Binning:
@@ -299,6 +318,7 @@ def _coded(source: ImageSource, config: Config) -> _Samples:
 
 def _files(
     stem: str,
+    folder: Path,
     paths: Iterable[Path],
     names: tuple[str, ...],
     labels: NDArray[np.int64],
@@ -314,14 +334,13 @@ def _files(
         frames = (frames_of(number) for number in range(len(names)))
         return labels, _watched(frames, len(names), on_progress)
 
-    states = [path.stat() for path in paths]
     files = [
-        [name, int(label), state.st_size, state.st_mtime_ns]
-        for name, label, state in zip(names, labels, states, strict=True)
+        [name, int(label), *fingerprint(path)]
+        for name, label, path in zip(names, labels, paths, strict=True)
     ]
     return _Samples(
         stem=stem,
-        key=[DATA_VERSION, stem, files, asdict(binning)],
+        key=[DATA_VERSION, stem, str(folder.resolve()), files, asdict(binning)],
         count=len(names),
         make=make,
         split=lambda frames: split,

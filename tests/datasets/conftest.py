@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,6 +79,19 @@ def write_aedat4(path, events, packets=2, side=128):
         content += struct.pack("<iI", 0, len(packet)) + packet
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Let a data set have as many recordings in its archives as a test says."""
+    from spikemeter.datasets.catalogue import CATALOGUE
+
+    def set_counts(name, *counts):
+        entry = CATALOGUE[name]
+        changed = (replace(file, recordings=n) for file, n in zip(entry.files, counts, strict=True))
+        monkeypatch.setitem(CATALOGUE, name, replace(entry, files=tuple(changed)))
+
+    return set_counts
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """A folder of the user's own: read without code, refused in one sentence."""
 
+import os
+import shutil
 import zipfile
 from itertools import chain
 
@@ -62,6 +64,56 @@ def test_another_place_and_more_files_leave_every_sample_in_order(tmp_path):
     (tmp_path / "here").rename(tmp_path / "there")
     again = load_splits(config(tmp_path / "there"))
     np.testing.assert_array_equal(first.train.frames, again.train.frames)
+
+
+def of_one_time(folder):
+    for path in folder.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    return folder
+
+
+def test_folders_alike_in_names_sizes_and_times_do_not_share_frames(tmp_path):
+    first = of_one_time(make(tmp_path / "first"))
+    other = make(tmp_path / "other")
+    for path in other.rglob("*.npy"):
+        events = np.load(path)
+        events["x"] = 9 - events["x"]
+        np.save(path, events)
+    of_one_time(other)
+    before = load_splits(config(first)).train.frames
+    mirrored = before[..., ::-1]
+    np.testing.assert_array_equal(load_splits(config(other)).train.frames, mirrored)
+    # The same in one place, one after the other
+    first.rename(tmp_path / "away")
+    other.rename(first)
+    np.testing.assert_array_equal(load_splits(config(first)).train.frames, mirrored)
+    # In another folder nothing is taken over, even of equal content
+    third = shutil.copytree(first, tmp_path / "third", copy_function=shutil.copy2)
+    load_splits(config(third))
+    assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 4
+
+
+@pytest.mark.parametrize("kept", ["time", "ends"])
+def test_a_file_rewritten_with_its_size_is_noticed(tmp_path, kept):
+    own = make(tmp_path / "own", each=0)
+    for label in ("left", "right"):
+        for number in range(10):
+            np.save(own / label / f"{number:02}.npy", some_events(1_000))
+    of_one_time(own)
+    settings = {"values": "counts", "time_window_ms": 1_000}
+    before = load_splits(config(own, **settings))
+    for path in own.rglob("*.npy"):
+        events = np.load(path)
+        size = path.stat().st_size
+        middle = slice(400, 500) if kept == "ends" else slice(0, 100)
+        events["x"][middle] = 0
+        np.save(path, events)
+        assert path.stat().st_size == size
+    if kept == "time":
+        of_one_time(own)
+    after = load_splits(config(own, **settings))
+    assert (after.train.frames[..., 0] > before.train.frames[..., 0]).any()
+    assert len(after.train) == len(before.train)
 
 
 def test_split_folders_are_kept_and_validation_is_cut_from_train(tmp_path):
@@ -207,9 +259,20 @@ def test_folders_without_enough_samples_are_refused(tmp_path):
         InputError, match=r"enough samples .*got 2, which leave none for validation"
     ):
         load_splits(config(make(tmp_path / "few", each=1)))
+    for splits in (("train", "test"), ("train", "validation", "test")):
+        empty = make(tmp_path / f"empty{len(splits)}", splits=splits)
+        for path in (empty / "test").rglob("*.npy"):
+            path.unlink()
+        with pytest.raises(InputError, match=r"enough samples .*which leave none for test$"):
+            load_splits(config(empty))
     numbered = make(tmp_path / "numbered", classes=("0", "2"))
     with pytest.raises(InputError, match=r"classes must be 0 to 1.*got the folder '2'"):
         load_splits(config(numbered))
+    for classes, splits in ((("0", "00"), ("",)), (("1", "01"), ("train", "test"))):
+        twice = make(tmp_path / classes[1], classes=classes, splits=splits)
+        names = " and ".join(map(repr, sorted(classes)))
+        with pytest.raises(InputError, match=rf"every class in one way; got .*{names}$"):
+            load_splits(config(twice))
     mixed = make(tmp_path / "mixed", splits=("train", "test"))
     (mixed / "left").mkdir()
     with pytest.raises(InputError, match=r"no other folders than train, .*got 'left'"):

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import shutil
+import subprocess
+import sys
 import urllib.error
 import zipfile
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from spikemeter.config import load_config
 from spikemeter.datasets import fetch, load_splits
+from spikemeter.datasets.catalogue import CATALOGUE
 from spikemeter.datasets.recordings import checked_events, open_recordings
 from spikemeter.errors import InputError, SpikemeterError
 from spikemeter.files import CACHE_VARIABLE
@@ -34,14 +37,9 @@ def no_network(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """Let tonic take a few files for a whole data set."""
-    name = "tonic.dataset.Dataset._folder_contains_at_least_n_files_of_type"
-    monkeypatch.setattr(name, lambda self, count, suffix: True)
-
-
-def write_nmnist(root, files, train=10, test=2):
+def write_nmnist(root, files, few=None, train=10, test=2):
+    if few is not None:
+        few("nmnist", 10 * train, 10 * test)
     written = {}
     for split, count in (("Train", train), ("Test", test)):
         for label in range(10):
@@ -63,7 +61,7 @@ def config(name, root, **sizes):
 
 
 def test_nmnist_reads_back_in_its_official_split(tmp_path, files, few):
-    written = write_nmnist(tmp_path, files)
+    written = write_nmnist(tmp_path, files, few)
     found = open_recordings("nmnist", tmp_path)
     assert found.names == tuple(sorted(found.names))
     for number, path in enumerate(found.paths):
@@ -81,15 +79,16 @@ def test_nmnist_reads_back_in_its_official_split(tmp_path, files, few):
 
 
 def test_the_genuine_recording_has_its_events(tmp_path, files, few):
-    write_nmnist(tmp_path, files, train=2, test=1)
-    shutil.copy(GENUINE, tmp_path / "NMNIST" / "Train" / "4" / "00002.bin")
+    write_nmnist(tmp_path, files, few, train=2, test=1)
+    shutil.copy(GENUINE, tmp_path / "NMNIST" / "Train" / "4" / "00001.bin")
     found = open_recordings("nmnist", tmp_path)
-    events = found.read(found.names.index("NMNIST/Train/4/00002.bin"))
+    events = found.read(found.names.index("NMNIST/Train/4/00001.bin"))
     assert events.size == 4_325
     assert events["t"].max() - events["t"].min() == pytest.approx(310_500, abs=100)
 
 
 def test_gestures_read_back_in_microseconds_and_split_by_user(tmp_path, files, few):
+    few("dvs128-gesture", 54, 12)
     written = {}
     users = {"ibmGestureTrain": range(1, 10), "ibmGestureTest": range(24, 26)}
     for split, those in users.items():
@@ -115,6 +114,7 @@ def test_gestures_read_back_in_microseconds_and_split_by_user(tmp_path, files, f
 
 
 def test_cifar10_dvs_reads_back_and_is_split_by_hash(tmp_path, files, few):
+    few("cifar10-dvs", 100)
     written = {}
     for label, name in enumerate(CIFAR):
         for number in range(10):
@@ -137,7 +137,7 @@ def test_the_split_does_not_depend_on_how_the_folder_lists_its_files(
 ):
     import os
 
-    write_nmnist(tmp_path, files)
+    write_nmnist(tmp_path, files, few)
     first = open_recordings("nmnist", tmp_path)
     walk = os.walk
     monkeypatch.setattr(
@@ -151,7 +151,7 @@ def test_the_split_does_not_depend_on_how_the_folder_lists_its_files(
 
 def test_frames_are_cached_by_every_setting_and_by_the_files(tmp_path, files, few, monkeypatch):
     root = tmp_path / "data"
-    written = write_nmnist(root, files)
+    written = write_nmnist(root, files, few)
     sizes = {"height": 8, "width": 8, "time_steps": 4}
     settings = [
         sizes,
@@ -180,7 +180,7 @@ def test_frames_are_cached_by_every_setting_and_by_the_files(tmp_path, files, fe
 
 
 def test_counted_frames_hold_every_event(tmp_path, files, few):
-    write_nmnist(tmp_path, files)
+    write_nmnist(tmp_path, files, few)
     sizes = {"height": 34, "width": 34, "time_steps": 1, "denoise_ms": 0, "time_window_ms": 1000}
     counted = load_splits(config("nmnist", tmp_path, values="counts", **sizes))
     assert counted.train.frames.dtype == np.uint16
@@ -190,7 +190,7 @@ def test_counted_frames_hold_every_event(tmp_path, files, few):
 
 
 def test_the_environment_names_the_folder_too(tmp_path, files, few, monkeypatch):
-    write_nmnist(tmp_path, files)
+    write_nmnist(tmp_path, files, few)
     monkeypatch.setenv("SPIKEMETER_DATA", str(tmp_path))
     without = load_config({"dataset": "nmnist", "network": "10"})
     assert len(load_splits(without).test) == 20
@@ -218,17 +218,49 @@ def test_missing_files_are_named_with_their_size_and_never_downloaded(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_official_counts_are_those_of_the_catalogue():
+    counts = {
+        "nmnist": (60_000, 10_000),
+        "dvs128-gesture": (1_077, 264),
+        "cifar10-dvs": (10_000,),
+    }
+    for name, those in counts.items():
+        assert tuple(file.recordings for file in CATALOGUE[name].files) == those
+        assert CATALOGUE[name].samples == sum(those)
+
+
 def test_half_unpacked_recordings_are_refused(tmp_path, files):
     write_nmnist(tmp_path, files, train=1, test=1)
-    with pytest.raises(InputError, match=r"no NMNIST/train\.zip and only 10 of 10,000 or more"):
+    with pytest.raises(InputError, match=r"no NMNIST/train\.zip and only 10 of 60,000 NMNIST/"):
         open_recordings("nmnist", tmp_path)
 
 
-def packed_nmnist(root, files, monkeypatch):
+def test_one_recording_too_few_or_too_many_is_refused(tmp_path, files, few):
+    """However many tonic would be content with."""
+    write_nmnist(tmp_path, files, few)
+    lost = tmp_path / "NMNIST/Train/3/00004.bin"
+    lost.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"only 99 of 100 NMNIST/Train/\*/\*\.bin; put ") as caught:
+        open_recordings("nmnist", tmp_path)
+    assert "test.zip" not in str(caught.value)
+    (tmp_path / "elsewhere").rename(lost)
+    (lost.parent / "._00004.bin").write_bytes(b"what some systems leave beside a file")
+    assert len(open_recordings("nmnist", tmp_path).names) == 120
+    for more in ("00004 (copy).bin", "3/00004.bin", "00004_bin"):
+        files.bin(lost.parent / more, files.events(0))
+        with pytest.raises(InputError, match=r"must be 100 recordings, no more .*; got 101"):
+            open_recordings("nmnist", tmp_path)
+        (lost.parent / more).unlink()
+    files.bin(lost.parent / "00010.bin", files.events(0))
+    with pytest.raises(InputError, match=r"got 101"):  # before anything is downloaded
+        fetch("nmnist", tmp_path)
+
+
+def packed_nmnist(root, files, few, monkeypatch):
     """Archives as users download them, whose MD5 sums tonic is told."""
     import tonic.datasets
 
-    write_nmnist(root / "made", files, train=10, test=2)
+    write_nmnist(root / "made", files, few)
     (root / "NMNIST").mkdir()
     for split in ("train", "test"):
         archive = root / "NMNIST" / f"{split}.zip"
@@ -237,22 +269,74 @@ def packed_nmnist(root, files, monkeypatch):
                 target.write(path, path.relative_to(root / "made/NMNIST"))
         md5 = hashlib.md5(archive.read_bytes()).hexdigest()
         monkeypatch.setattr(tonic.datasets.NMNIST, f"{split}_md5", md5)
-    # As many as there are: before unpacking none, then enough
-    name = "tonic.dataset.Dataset._folder_contains_at_least_n_files_of_type"
-    monkeypatch.setattr(
-        name, lambda self, count, suffix: any(Path(root, "NMNIST", self.folder_name).rglob("*.bin"))
-    )
 
 
-def test_an_archive_that_is_there_is_checked_and_unpacked(tmp_path, files, monkeypatch):
-    packed_nmnist(tmp_path, files, monkeypatch)
+def test_an_archive_that_is_there_is_checked_and_unpacked(tmp_path, files, few, monkeypatch):
+    packed_nmnist(tmp_path, files, few, monkeypatch)
     found = open_recordings("nmnist", tmp_path)
     assert [len(part) for part in found.split] == [90, 10, 20]
+    left = sorted(path.name for path in (tmp_path / "NMNIST").iterdir())
+    assert left == ["Test", "Train", "test.zip", "train.zip"]
+    for split in ("train", "test"):  # what is whole needs no archive
+        (tmp_path / f"NMNIST/{split}.zip").unlink()
+    assert open_recordings("nmnist", tmp_path).names == found.names
 
 
-def test_archives_within_an_archive_are_unpacked(tmp_path, files, monkeypatch):
+KILLED = """
+import os, sys
+from pathlib import Path
+import tonic.download_utils
+from spikemeter.datasets import recordings
+
+def extract(archive, folder):
+    (Path(folder) / "Train/0").mkdir(parents=True)
+    (Path(folder) / "Train/0/00000.bin").write_bytes(b"the beginning")
+    os._exit(9)
+
+tonic.download_utils.extract_archive = extract
+recordings._unpack(Path(sys.argv[1]))
+"""
+
+
+def test_what_a_kill_left_half_unpacked_is_unpacked_again(tmp_path, files, few, monkeypatch):
+    packed_nmnist(tmp_path, files, few, monkeypatch)
+    folder = tmp_path / "NMNIST"
+    whole = (tmp_path / "made/NMNIST/Train/0/00000.bin").read_bytes()
+    # Killed while it unpacks: nothing is in place
+    done = subprocess.run([sys.executable, "-c", KILLED, folder / "train.zip"], check=False)
+    assert done.returncode == 9
+    assert not (folder / "Train").exists()
+    assert len(list(folder.iterdir())) == 3
+    # Killed by another program, which leaves files in place: fewer than there are, one not whole
+    (folder / "Train/0").mkdir(parents=True)
+    (folder / "Train/0/00000.bin").write_bytes(b"the beginning")
+    found = open_recordings("nmnist", tmp_path)
+    assert [len(part) for part in found.split] == [90, 10, 20]
+    assert (folder / "Train/0/00000.bin").read_bytes() == whole
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["Test", "Train", "test.zip", "train.zip"]
+
+
+def test_a_disk_that_is_full_is_named_and_nothing_stays(tmp_path, files, few, monkeypatch):
+    packed_nmnist(tmp_path, files, few, monkeypatch)
+
+    def full(archive, folder):
+        (Path(folder) / "some.bin").write_bytes(b"the beginning")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tonic.download_utils.extract_archive", full)
+    with pytest.raises(InputError, match=r"^cannot unpack .*train\.zip': No space left on device$"):
+        open_recordings("nmnist", tmp_path)
+    assert sorted(path.name for path in (tmp_path / "NMNIST").iterdir()) == [
+        "test.zip",
+        "train.zip",
+    ]
+
+
+def test_archives_within_an_archive_are_unpacked(tmp_path, files, few, monkeypatch):
     import tonic.datasets
 
+    few("cifar10-dvs", 100)
     folder = tmp_path / "CIFAR10DVS"
     folder.mkdir()
     with zipfile.ZipFile(folder / "CIFAR10DVS.zip", "w") as outer:
@@ -268,10 +352,11 @@ def test_archives_within_an_archive_are_unpacked(tmp_path, files, monkeypatch):
     found = open_recordings("cifar10-dvs", tmp_path)
     assert np.bincount(found.labels).tolist() == [10] * 10
     assert found.read(0).size == 300
+    assert len(list(folder.iterdir())) == 11
 
 
-def test_a_damaged_archive_is_not_unpacked(tmp_path, files, monkeypatch):
-    packed_nmnist(tmp_path, files, monkeypatch)
+def test_a_damaged_archive_is_not_unpacked(tmp_path, files, few, monkeypatch):
+    packed_nmnist(tmp_path, files, few, monkeypatch)
     archive = tmp_path / "NMNIST" / "train.zip"
     archive.write_bytes(archive.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"train\.zip' must have the MD5 sum [0-9a-f]{32}"):
@@ -279,9 +364,9 @@ def test_a_damaged_archive_is_not_unpacked(tmp_path, files, monkeypatch):
     assert not (tmp_path / "NMNIST" / "Train").exists()
 
 
-def test_fetch_lets_tonic_download_and_unpack(tmp_path, files, monkeypatch):
+def test_fetch_lets_tonic_download_and_unpack(tmp_path, files, few, monkeypatch):
     source, root = tmp_path / "source", tmp_path / "root"
-    packed_nmnist(source, files, monkeypatch)
+    packed_nmnist(source, files, few, monkeypatch)
     monkeypatch.setattr("tonic.download_utils._get_redirect_url", lambda url, max_hops: url)
 
     def retrieve(url, filename, chunk_size=1024):
@@ -290,6 +375,15 @@ def test_fetch_lets_tonic_download_and_unpack(tmp_path, files, monkeypatch):
     monkeypatch.setattr("tonic.download_utils._urlretrieve", retrieve)
     assert fetch("nmnist", root) == root
     assert len(open_recordings("nmnist", root).names) == 120
+    # A part that is missing is noticed, and comes from the archive that is there
+    whole = root / "NMNIST/Train/0/00000.bin"
+    whole.unlink()
+    monkeypatch.setattr("tonic.download_utils._urlretrieve", lambda *_, **__: pytest.fail("again"))
+    fetch("nmnist", root)
+    assert whole.is_file()
+    # What is whole is not fetched again
+    (root / "NMNIST/train.zip").unlink()
+    fetch("nmnist", root)
 
 
 def test_fetch_without_a_network_says_what_to_do_by_hand(tmp_path):
@@ -302,9 +396,9 @@ def test_fetch_without_a_network_says_what_to_do_by_hand(tmp_path):
     assert "\n" not in message
 
 
-def test_a_download_that_breaks_off_leaves_no_part_of_a_file(tmp_path, files, monkeypatch):
+def test_a_download_that_breaks_off_leaves_no_part_of_a_file(tmp_path, files, few, monkeypatch):
     source, root = tmp_path / "source", tmp_path / "root"
-    packed_nmnist(source, files, monkeypatch)
+    packed_nmnist(source, files, few, monkeypatch)
     monkeypatch.setattr("tonic.download_utils._get_redirect_url", lambda url, max_hops: url)
 
     def break_off(url, filename, chunk_size=1024):
@@ -339,7 +433,7 @@ def test_fetch_refuses_what_it_does_not_know(tmp_path):
     ],
 )
 def test_malformed_recordings_are_named(tmp_path, files, few, content, said):
-    write_nmnist(tmp_path, files, train=1, test=1)
+    write_nmnist(tmp_path, files, few, train=1, test=1)
     (tmp_path / "NMNIST/Train/0/00000.bin").write_bytes(content)
     found = open_recordings("nmnist", tmp_path)
     with pytest.raises(InputError, match=said):
@@ -347,6 +441,7 @@ def test_malformed_recordings_are_named(tmp_path, files, few, content, said):
 
 
 def test_a_class_that_does_not_exist_is_named(tmp_path, files, few):
+    few("dvs128-gesture", 2, 1)
     folder = tmp_path / "DVSGesture"
     for split, user in (("Train", "01"), ("Train", "02"), ("Test", "24")):
         files.npy(folder / f"ibmGesture{split}/user{user}_led/11.npy", files.events(1))
@@ -355,6 +450,7 @@ def test_a_class_that_does_not_exist_is_named(tmp_path, files, few):
 
 
 def test_one_user_alone_cannot_be_split(tmp_path, files, few):
+    few("dvs128-gesture", 1, 1)
     for split, user in (("Train", "01"), ("Test", "24")):
         path = tmp_path / f"DVSGesture/ibmGesture{split}/user{user}_led/0.npy"
         files.npy(path, files.events(1))

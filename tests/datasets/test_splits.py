@@ -216,6 +216,37 @@ def test_fashion_is_read_from_the_folder_that_the_user_names(tmp_path, monkeypat
     assert loaded.train.frames.sum(axis=(1, 2, 3, 4)).mean() > 2_000
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        (0, 5, r"train-labels.*' must hold at least one label, got none$"),
+        (5, 0, r"t10k-labels.*' must hold at least one label, got none$"),
+        (4, 5, r"^'fashion-saccade' must hold enough samples .*got 9, .*none for validation$"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["events", "rate"])
+def test_images_without_enough_samples_are_refused(
+    tmp_path, monkeypatch, train, test, said, encoding
+):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    write_idx(tmp_path / "data", train=train, test=test)
+    content = {"dataset": "fashion-saccade", "network": "10", "data_root": str(tmp_path / "data")}
+    if encoding != "events":
+        content["input"] = {"encoding": encoding, "channels": 1}
+    with pytest.raises(InputError, match=said):
+        load_splits(load_config(content))
+
+
+def test_no_source_may_leave_a_split_empty(small, monkeypatch):
+    empty = np.empty(0, np.int64)
+    parts = [np.arange(180), np.arange(180, 200), empty]
+    for name in ("train", "validation", "test"):
+        parts = [parts[-1], *parts[:-1]]
+        monkeypatch.setattr(splits, "split_indices", lambda *_, given=tuple(parts): given)
+        with pytest.raises(InputError, match=rf"got 200, which leave none for {name}$"):
+            load_splits(config(height=4, width=4, time_steps=2))
+
+
 def test_missing_fashion_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr("spikemeter.datasets.catalogue._SYSTEM_FASHION", tmp_path / "none")
     monkeypatch.delenv("SPIKEMETER_DATA", raising=False)
