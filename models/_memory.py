@@ -8,39 +8,50 @@ costs a fault: on small networks that took longer than the arithmetic.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 __all__ = ["kept_memory"]
 
 # <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST = 2**30
-# What glibc itself reaches at most, as it adjusts to a program that frees large blocks.
-_USUAL = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Keep freed memory for the next batch while the block runs, then give it back.
 
-    Without glibc it does nothing.
+    glibc is told once, and stays told for as long as the process lives: it does not say what its
+    thresholds were, so nobody could restore them. Without glibc, and where the environment has
+    settings of its own for it (``MALLOC_...``, ``glibc.malloc...``), nothing is done.
     """
-    libc = _glibc()
+    libc = None if _is_set_by_user() else _glibc()
     if libc is None:
         yield
         return
-    for parameter in _USUAL:
-        libc.mallopt(parameter, _MOST)
+    _keep_freed_memory(libc)
     try:
         yield
     finally:
-        for parameter, value in _USUAL.items():
-            libc.mallopt(parameter, value)
         libc.malloc_trim(0)
 
 
+@cache
+def _keep_freed_memory(libc: ctypes.CDLL) -> None:
+    for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+        libc.mallopt(parameter, _MOST)
+
+
+def _is_set_by_user() -> bool:
+    named = any(name.startswith("MALLOC_") for name in os.environ)
+    return named or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+
+
+@cache
 def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, SpikemeterError
 
 __all__ = [
     "Call",
@@ -23,6 +23,7 @@ __all__ = [
     "first_run",
     "measuring",
     "record",
+    "sample_tensor",
     "tensor_of",
 ]
 
@@ -84,14 +85,36 @@ class Trace:
 
 def checked_sample(module: nn.Module, sample: Tensor | NDArray[np.generic]) -> Tensor:
     """Bring a sample to where the module's weights are; refuse what has no steps and batch."""
-    steps = torch.as_tensor(sample)
-    if steps.ndim < 3 or not steps.numel():
-        rule = "must have shape (time_steps, batch, ...) with one step and sample or more"
-        raise ConfigError(f"sample: {rule}, got {tuple(steps.shape)}")
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"module: must be a torch.nn.Module, got {type(module).__name__}")
+    steps = sample_tensor(sample)
     parameter = next((each for each in module.parameters() if each.is_floating_point()), None)
     if parameter is None:
         raise ConfigError(f"module: {type(module).__name__} has no weights, so no weighted layer")
-    return steps.detach().to(parameter)
+    return steps.to(parameter)
+
+
+def sample_tensor(sample: Tensor | NDArray[np.generic]) -> Tensor:
+    """Give a sample as a tensor of its own numbers; refuse what has no steps and batch."""
+    try:
+        # Arrays are copied: PyTorch warns of those that cannot be written
+        steps = torch.as_tensor(np.array(sample) if isinstance(sample, np.ndarray) else sample)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        rule = "must be a tensor or an array of numbers"
+        kind = f"an array of {sample.dtype}" if isinstance(sample, np.ndarray) else _kind(sample)
+        raise ConfigError(f"sample: {rule}, got {kind}") from error
+    if steps.is_complex():
+        raise ConfigError(
+            f"sample: must be a tensor or an array of real numbers, got {steps.dtype}"
+        )
+    if steps.ndim < 3 or not steps.numel():
+        rule = "must have shape (time_steps, batch, ...) with one step and sample or more"
+        raise ConfigError(f"sample: {rule}, got {tuple(steps.shape)}")
+    return steps.detach()
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r:.60}"
 
 
 @contextmanager
@@ -128,26 +151,46 @@ def _fresh_state(module: nn.Module) -> Iterator[None]:
 def first_run(module: nn.Module, steps: Tensor, forward: Forward | None) -> tuple[Forward, Trace]:
     """Run the module as it is; find out how, if nobody says so."""
     if forward is not None:
-        return forward, record(module, forward, steps)
+        if not callable(forward):
+            rule = "must be a function that runs the module over a whole sample"
+            raise ConfigError(f"forward: {rule}, got {_kind(forward)}")
+        run = _refusing(forward, "forward: must run the module over a whole sample, but it raised")
+        return run, record(module, run, steps)
 
     def step_by_step(sample: Tensor) -> None:
         for step in sample:
             module(step)
 
+    name = type(module).__name__
+    broken = f"module: {name} must run whatever its neurons fire, but with random spikes it raised"
     try:
         trace = record(module, module, steps)
         whole = "it does not run every neuron once per step"
         if trace.covers():
-            return module, trace
+            return _refusing(module, broken), trace
     except Exception as error:  # whatever a module raises that wants a single step
         whole = _first_line(error)
     try:
-        return step_by_step, record(module, step_by_step, steps)
+        return _refusing(step_by_step, broken), record(module, step_by_step, steps)
     except Exception as error:
         raise ConfigError(
-            f"module: {type(module).__name__} runs neither on a whole sample ({whole}) nor step by "
+            f"module: {name} runs neither on a whole sample ({whole}) nor step by "
             f"step ({_first_line(error)}); give forward, which runs it over all time steps"
         ) from error
+
+
+def _refusing(run: Forward, rule: str) -> Forward:
+    """Turn whatever a run raises into one sentence."""
+
+    def refusing(sample: Tensor) -> object:
+        try:
+            return run(sample)
+        except SpikemeterError:
+            raise
+        except Exception as error:  # somebody else's code
+            raise ConfigError(f"{rule} {_first_line(error)}") from error
+
+    return refusing
 
 
 def _first_line(error: Exception) -> str:

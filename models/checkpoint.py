@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from ..files import write_whole
 from .folder import TRAIN_VERSION
 
 __all__ = ["Checkpoint", "run_checkpoint"]
+
+_KEY_DIGITS = 16
+_NAME = re.compile(rf"\.?[0-9a-f]{{{_KEY_DIGITS}}}\.pt(\..+)?")
+"""Checkpoints of runs: whole, set aside, or half written by a process that was killed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,19 +67,28 @@ class Checkpoint:
         write_whole(self.path, lambda file: torch.save(content, file))
 
     def set_aside(self, reason: str) -> None:
-        """Rename the file, so that it is neither used nor lost, and say so."""
-        aside = self.path.with_name(f"{self.path.name}.unused")
-        self.path.replace(aside)
+        """Rename the file, so that it is not used and not lost before the end, and say so."""
+        self.path.replace(self._aside)
         self.warnings.append(
-            f"training started anew: the checkpoint {str(self.path)!r} cannot be used, {reason}; "
-            f"it was renamed to {aside.name!r}"
+            f"training started anew: the checkpoint {str(self.path)!r} cannot be used, {reason}"
         )
 
     def remove(self) -> None:
-        """Remove the file, and its folder unless something else lies there."""
-        self.path.unlink(missing_ok=True)
-        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
-            self.path.parent.rmdir()
+        """Remove the file and what earlier trainings of the same run left beside it.
+
+        The folder goes too, unless something that is no checkpoint lies there.
+        """
+        folder = self.path.parent
+        own = (self.path.name, self._aside.name)
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            if entry.name in own or _NAME.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.unused")
 
 
 def run_checkpoint(out: Path, config: Config, splits: DataSplits) -> Checkpoint:
@@ -106,4 +120,6 @@ def run_checkpoint(out: Path, config: Config, splits: DataSplits) -> Checkpoint:
             digest.update(sample.tobytes())
         digest.update(split.labels.tobytes())
     out, key = Path(out).resolve(), digest.hexdigest()
-    return Checkpoint(path=out.with_name(f".{out.name}.partial") / f"{key[:16]}.pt", key=key)
+    return Checkpoint(
+        path=out.with_name(f".{out.name}.partial") / f"{key[:_KEY_DIGITS]}.pt", key=key
+    )

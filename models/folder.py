@@ -155,7 +155,8 @@ def load_run(path: Path) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise RunFolderError(f"{str(path)!r} is not a run folder: there is no such folder")
+        found = "it is a file" if path.exists() else "there is no such folder"
+        raise RunFolderError(f"{str(path)!r} is not a run folder: {found}")
     try:
         config = load_config(read_yaml(path / _CONFIG, "configuration"))
     except ConfigError as error:

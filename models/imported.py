@@ -7,7 +7,7 @@ configuration and an integer network. No torch in here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,16 +16,10 @@ from numpy.typing import NDArray
 from ..config import Config, HardwareConfig, NeuronConfig, load_config
 from ..errors import ConfigError
 from ..network import Layer
-from .integer import IntegerLayer, IntegerNetwork, membrane_bound, network_spikes, neuron_decay
+from .integer import IntegerNetwork, network_spikes
+from .rounding import ScaledLayer, integer_network
 
 __all__ = ["FloatLayer", "ImportedNetwork", "assemble"]
-
-_RESOLUTION = 4096
-"""Membrane units that a threshold should have at least, as in `spikemeter.models.export`."""
-
-_HEADROOM_BITS = 4
-_AUTO_WIDTHS = (16, 24, 32)
-_MAX_GAIN_SHIFT = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -187,6 +181,9 @@ def _config(
     counts = inputs.reshape(samples, steps, channels, -1).sum(axis=3).mean(axis=0)
     if isinstance(hardware, HardwareConfig):
         hardware = hardware.model_dump()
+    elif not isinstance(hardware, Mapping | None):
+        rule = "must be a section of a configuration, its keys and their values"
+        raise ConfigError(f"hardware: {rule}; got {hardware!r}")
     return load_config(
         {
             "network": "-".join(layer.notation for layer in layers),
@@ -222,35 +219,26 @@ def _common_neuron(layers: Sequence[FloatLayer]) -> dict[str, Any]:
 
 
 def _integer_network(layers: Sequence[FloatLayer], config: Config) -> IntegerNetwork:
-    """Round every layer; ``membrane_bits: auto`` takes one width that fits them all."""
-    given = config.hardware.membrane_bits
-    widest = _AUTO_WIDTHS[-1] if given == "auto" else given
-    integers = [
-        _integer_layer(layer, geometry, config.training.weight_bits, widest)
+    """Put weights on a grid of so many bits, and round everything else."""
+    bits = config.training.weight_bits
+    scaled = [
+        _scaled(layer, geometry, bits)
         for layer, geometry in zip(layers, config.layers, strict=True)
     ]
-    if given == "auto":
-        bits = _auto_bits(integers)
-        integers = [replace(layer, membrane_bits=bits) for layer in integers]
-    return IntegerNetwork(layers=tuple(integers))
+    return integer_network(scaled, config.hardware.membrane_bits)
 
 
-def _integer_layer(
-    layer: FloatLayer, geometry: Layer, weight_bits: int, membrane_bits: int
-) -> IntegerLayer:
-    """Constants of one layer, with the smallest gain shift that resolves its threshold."""
+def _scaled(layer: FloatLayer, geometry: Layer, weight_bits: int) -> ScaledLayer:
     scale = _grid(layer, weight_bits)
-    weight = np.round(layer.weight / scale).astype(np.int8)
-    resolution = min(_RESOLUTION, 2 ** (membrane_bits - _HEADROOM_BITS))
-    coarse = _with_gain_shift(layer, geometry, weight, scale, weight_bits, membrane_bits, 0)
-    for shift in range(1, _MAX_GAIN_SHIFT + 1):
-        if coarse.threshold >= resolution:
-            break
-        finer = _with_gain_shift(layer, geometry, weight, scale, weight_bits, membrane_bits, shift)
-        if membrane_bound(finer) >= 2**31:
-            break
-        coarse = finer
-    return coarse
+    return ScaledLayer(
+        name=repr(layer.name),
+        geometry=geometry,
+        weight=np.round(layer.weight / scale).astype(np.int8),
+        weight_bits=weight_bits,
+        scale=scale,
+        bias=layer.bias,
+        neuron=layer.neuron,
+    )
 
 
 def _grid(layer: FloatLayer, weight_bits: int) -> float:
@@ -260,50 +248,6 @@ def _grid(layer: FloatLayer, weight_bits: int) -> float:
     if layer.scale is not None and round(top / layer.scale) <= largest:
         return layer.scale
     return top / largest or 1.0
-
-
-def _with_gain_shift(
-    layer: FloatLayer,
-    geometry: Layer,
-    weight: NDArray[np.int8],
-    scale: float,
-    weight_bits: int,
-    membrane_bits: int,
-    gain_shift: int,
-) -> IntegerLayer:
-    """Constants of one layer in membrane units of ``gain scale / 2^gain_shift``."""
-    limit = 2 ** (membrane_bits - 1) - 1
-    resolution = 2**gain_shift / scale
-    threshold = max(1, round(layer.neuron.threshold / layer.neuron.gain * resolution))
-    if threshold > limit:
-        rule = f"must hold the threshold of {layer.name!r}, {threshold} membrane units"
-        raise ConfigError(f"hardware.membrane_bits: {rule}; got {membrane_bits} bits")
-    bias = np.round(layer.bias * resolution)
-    return IntegerLayer(
-        geometry=geometry,
-        weight=weight,
-        bias=np.clip(bias, -limit, limit).astype(np.int32),
-        threshold=threshold,
-        gain_shift=gain_shift,
-        decay=neuron_decay(layer.neuron),
-        membrane_bits=membrane_bits,
-        weight_bits=weight_bits,
-        neuron=layer.neuron.model,
-        reset=layer.neuron.reset,
-    )
-
-
-def _auto_bits(layers: Sequence[IntegerLayer]) -> int:
-    """Smallest width in which no membrane of any layer can saturate."""
-    widest = max(layers, key=membrane_bound)
-    for bits in _AUTO_WIDTHS:
-        if membrane_bound(widest) < 2 ** (bits - 1):
-            return bits
-    name, bound = widest.geometry.name, membrane_bound(widest)
-    raise ConfigError(
-        f"hardware.membrane_bits: 'auto' goes up to {_AUTO_WIDTHS[-1]} bits, but membranes of "
-        f"layer {name} may reach {bound}; give a width to let them saturate"
-    )
 
 
 def _as_maps(spikes: NDArray[np.bool_], layer: Layer) -> NDArray[np.bool_]:

@@ -33,6 +33,7 @@ from ._arrays import read_arrays, write_arrays
 __all__ = [
     "DECAY_FRACTION_BITS",
     "FACTOR_FRACTION_BITS",
+    "MAX_GAIN_SHIFT",
     "IntegerLayer",
     "IntegerNetwork",
     "SpikeTrains",
@@ -52,7 +53,9 @@ DECAY_FRACTION_BITS = 8
 FACTOR_FRACTION_BITS = 16
 """Bits behind the binary point of a decay that is multiplied, so the unit is 1/65536."""
 
-_MAX_GAIN_SHIFT = 15
+MAX_GAIN_SHIFT = 15
+"""Most bits by which an input current is shifted."""
+
 _PATCH_VALUES = 2**22  # inputs under the kernel at a time, which bounds memory
 _WEIGHT_BITS = range(2, 9)
 _MEMBRANE_BITS = range(8, 33)
@@ -113,7 +116,7 @@ class IntegerLayer:
         largest_bias = int(np.abs(self.bias.astype(np.int64)).max(initial=0))
         _require(largest_bias <= limit, name, "bias", largest_bias)
         _require(0 < self.threshold <= limit, name, "threshold", self.threshold)
-        _require(0 <= self.gain_shift <= _MAX_GAIN_SHIFT, name, "gain_shift", self.gain_shift)
+        _require(0 <= self.gain_shift <= MAX_GAIN_SHIFT, name, "gain_shift", self.gain_shift)
         for field, allowed in _NAMES.items():
             _require(getattr(self, field) in allowed, name, field, getattr(self, field))
         one = 2**FACTOR_FRACTION_BITS
@@ -204,7 +207,8 @@ def neuron_decay(neuron: NeuronConfig) -> int:
     """Decay of a neuron as the hardware applies it; its unit is that of `IntegerLayer.decay`.
 
     A Lapicque neuron whose decay matches that of LIF takes the quantised one, so that with its
-    gain matched too it fires exactly as that LIF neuron (with reset by subtraction).
+    gain matched too it fires exactly as that LIF neuron. That holds for reset by subtraction; a
+    configuration refuses the other.
 
     Examples
     --------

@@ -10,6 +10,7 @@ which is a LIF neuron whose gain and drive belong to the weights and the bias be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from ..config import HardwareConfig
 from ..errors import ConfigError, MissingToolError
+from ._recording import sample_tensor
 from .imported import ImportedNetwork
 from .tracing import from_module
 
@@ -79,9 +81,9 @@ def from_nir(
     """
     if reset not in ("zero", "subtract"):
         raise ConfigError(f"reset: must be zero or subtract, got {reset!r}")
-    if not dt > 0:
-        raise ConfigError(f"dt: must be above 0 seconds, got {dt:g}")
-    frames = torch.as_tensor(sample).float()
+    if not isinstance(dt, float | int) or not 0 < dt < math.inf:
+        raise ConfigError(f"dt: must be above 0 seconds, got {dt!r}")
+    frames = sample_tensor(sample).float()
     nodes = [_Node(name=name, node=node) for name, node in _row(_read(graph))]
     network = _Builder(nodes, frames, dt, reset).network()
 
@@ -117,6 +119,8 @@ class _Node:
     def constant(self, key: str) -> float:
         """Give a number that must be the same for all neurons."""
         values = np.unique(np.asarray(getattr(self.node, key), dtype=np.float64))
+        if not np.isfinite(values).all():
+            raise self.refusal(f"{key} must be finite, got {values[~np.isfinite(values)][0]}")
         if len(values) != 1:
             rule = f"{key} must be the same for all neurons of a layer"
             raise self.refusal(f"{rule}, got {values.min():g} to {values.max():g}")
@@ -124,8 +128,11 @@ class _Node:
 
 
 def _read(graph: nir.NIRGraph | str | Path) -> nir.NIRGraph:
-    if not isinstance(graph, str | Path):
+    if all(hasattr(graph, part) for part in ("nodes", "edges")):
         return graph
+    if not isinstance(graph, str | Path):
+        rule = "must be a NIRGraph, or the name of a file that holds one"
+        raise ConfigError(f"graph: {rule}; got {graph!r:.60}")
     try:
         import nir
     except ImportError as error:
@@ -143,7 +150,15 @@ def _row(graph: nir.NIRGraph) -> list[tuple[str, Any]]:
     """Nodes from input to output, both left aside; refuses whatever is not a single row."""
     nodes, edges = graph.nodes, set(graph.edges)
     _check_ends(nodes)
+    for edge in sorted(edges):
+        for end in edge:
+            if end not in nodes:
+                rule = f"must lead from node to node, there is no node {end!r}"
+                raise ConfigError(f"the NIR graph's edge {edge!r} {rule}")
     (name,) = (name for name, node in nodes.items() if type(node).__name__ == "Input")
+    if leading := sorted(first for first, last in edges if last == name):
+        here = _Node(name=name, node=nodes[name])
+        raise here.refusal(f"nothing may lead to the input; got {', '.join(map(repr, leading))}")
     row: list[tuple[str, Any]] = []
     while True:
         following = sorted(last for first, last in edges if first == name)
@@ -157,7 +172,7 @@ def _row(graph: nir.NIRGraph) -> list[tuple[str, Any]]:
             break
         if not following:
             raise here.refusal("it must lead to the output; nothing follows it")
-        name = following[0]
+        name = following[0]  # no node twice: each is preceded by one alone, the input by none
         row.append((name, nodes[name]))
     rest = sorted(set(nodes) - {name for name, _ in row})
     unused = [name for name in rest if type(nodes[name]).__name__ != "Input"]
@@ -219,7 +234,7 @@ class _Builder:
         if self._pool is not None:
             raise self._pool[0].refusal(_POOL_RULE)
         content = node.node
-        weight = torch.as_tensor(np.asarray(content.weight), dtype=torch.float32)
+        weight = _weight(content)
         groups = int(content.groups)
         conv = nn.Conv2d(
             weight.shape[1] * groups,
@@ -233,7 +248,7 @@ class _Builder:
         self._add_weighted(node, conv, weight, content.bias)
 
     def _linear(self, node: _Node) -> None:
-        weight = torch.as_tensor(np.asarray(node.node.weight), dtype=torch.float32)
+        weight = _weight(node.node)
         if self._pool is not None:
             weight = self._unpooled(node, weight)
             self._shape, self._pool = (weight.shape[1],), None
@@ -345,6 +360,10 @@ _POOL_RULE = (
     "sums and averages of spikes are no spikes; it must stand behind neurons and before a Linear "
     "or Affine, whose weights can take it in"
 )
+
+
+def _weight(content: Any) -> Tensor:
+    return torch.tensor(np.array(content.weight), dtype=torch.float32)
 
 
 def _pair(value: Any) -> tuple[int, int]:

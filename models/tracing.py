@@ -9,7 +9,7 @@ and loops are modules or plain functions, and a skip connection is found though 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,7 +96,8 @@ def from_module(
     Raises
     ------
     ConfigError
-        If the hardware has no place for a part; the sentence names it.
+        If an argument is of no use, `forward` raises, or the hardware has no place for a part; the
+        sentence names it.
     """
     steps = checked_sample(module, sample)
     with measuring(module, steps.device):
@@ -175,8 +176,9 @@ def _check_calls(trace: Trace, name: str) -> None:
 
 def _check_weighted(trace: Trace, name: str) -> None:
     """Refuse what the hardware's layers do not have."""
-    _check_calls(trace, name)
     part, label = trace.modules[name], trace.label(name)
+    _check_finite(part, label)
+    _check_calls(trace, name)
     shape = tuple(trace.of(name)[0].entered.shape)
     if isinstance(part, nn.Linear):
         if len(shape) != 2:
@@ -199,6 +201,14 @@ def _check_weighted(trace: Trace, name: str) -> None:
     if part.padding not in ("same", "valid", (0, 0), (side // 2, side // 2)):
         rule = f"must be {side // 2}, which keeps the size, or 0"
         raise ConfigError(f"{label}: its padding {rule}, got {part.padding}")
+
+
+def _check_finite(part: nn.Module, label: str) -> None:
+    """Refuse weights and statistics that are no numbers, before anything else looks wrong."""
+    for key, values in (*part.named_parameters(), *part.named_buffers()):
+        odd = values.detach()[~values.detach().isfinite()]
+        if len(odd):
+            raise ConfigError(f"{label}: its {key} must be finite, got {float(odd[0])}")
 
 
 def _check_neuron(trace: Trace, name: str) -> None:
@@ -225,6 +235,9 @@ def _check_neuron(trace: Trace, name: str) -> None:
 def _constant(trace: Trace, name: str, key: str) -> float:
     """Give a number that must be the same for all neurons of a layer."""
     values = torch.unique(torch.as_tensor(getattr(trace.modules[name], key)).detach())
+    if not values.isfinite().all():
+        odd = float(values[~values.isfinite()][0])
+        raise ConfigError(f"{trace.label(name)}: {key} must be finite, got {odd}")
     if len(values) != 1:
         rule = f"{key} must be the same for all neurons of a layer"
         low, high = float(values[0]), float(values[-1])
@@ -297,6 +310,7 @@ def _check_norm(probe: Trace, name: str) -> None:
     if part.running_mean is None or part.running_var is None:
         rule = "must track running statistics: batches have no place in the hardware"
         raise ConfigError(f"{probe.label(name)}: {rule}")
+    _check_finite(part, probe.label(name))
 
 
 def _culprits(probe: Trace, first: str, last: str) -> str:
@@ -432,6 +446,9 @@ def _input_shape(
     entered: Tensor, sample: Tensor, given: tuple[int, int, int] | None
 ) -> tuple[int, int, int]:
     """Channels, height and width of the frames."""
+    if given is not None and not _are_sides(given):
+        rule = "must be channels, height and width, three whole numbers above 0"
+        raise ConfigError(f"input_shape: {rule}; got {given!r}")
     if entered.ndim == 5:
         found = tuple(entered.shape[2:])
         shape = given or found
@@ -447,6 +464,11 @@ def _input_shape(
         raise ConfigError(f"input_shape: {rule}, got {tuple(shape)}")
     channels, height, width = (int(side) for side in shape)
     return channels, height, width
+
+
+def _are_sides(given: object) -> bool:
+    sides = list(given) if isinstance(given, Sequence) else []
+    return len(sides) == 3 and all(isinstance(side, int) and side > 0 for side in sides)
 
 
 def _batch_first(steps: Tensor) -> NDArray[np.bool_]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +32,9 @@ from torch import Tensor
 
 from ..config import Config
 from ..datasets import DataSplits, EventFrames
+from ..errors import ConfigError
 from ._memory import kept_memory
+from ._settings import reproducible
 from .checkpoint import Checkpoint
 from .integer import class_accuracy
 from .network import SpikingNetwork
@@ -97,9 +98,10 @@ def train(
 ) -> Training:
     """Train the network of a configuration.
 
-    On a CPU it runs in one thread and repeats bit for bit on the same machine and versions; the
-    caller's random state and threads are left as they were. A GPU is used where there is one, with
-    deterministic kernels.
+    On a CPU it runs in one thread and repeats bit for bit on the same machine and versions,
+    whatever precision, data type or gradient mode the caller has set in PyTorch; these, the random
+    state and the threads are given back as they were. Of several threads of a process one trains
+    at a time. A GPU is used where there is one, with deterministic kernels.
 
     Parameters
     ----------
@@ -118,8 +120,13 @@ def train(
     -------
     Training
         Network, status and what each epoch reached.
+
+    Raises
+    ------
+    ConfigError
+        If batch normalisation would see a batch of a single value.
     """
-    with kept_memory(), _reproducible(), torch.random.fork_rng():
+    with reproducible(), kept_memory(), torch.random.fork_rng():
         trainer = Trainer(config, splits)
         if checkpoint is not None:
             trainer = _resumed(trainer, config, splits, checkpoint)
@@ -168,6 +175,7 @@ class Trainer:
 
     def __init__(self, config: Config, splits: DataSplits) -> None:
         self.config, self.splits, self.settings = config, splits, config.training
+        _check_batches(config, len(splits.train.labels))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(self.settings.seed)
         self.network = SpikingNetwork(config).to(self.device)
@@ -300,7 +308,7 @@ def evaluate(network: SpikingNetwork, frames: EventFrames, classes: int) -> Eval
     device = _device(network)
     outputs: list[NDArray[np.bool_]] = []
     totals = np.zeros(len(network.spiking_layers))
-    with torch.no_grad(), _reproducible():
+    with reproducible(), torch.no_grad():
         for start in range(0, len(frames.labels), _EVALUATION_BATCH):
             batch = frames.frames[start : start + _EVALUATION_BATCH]
             fired = network(_tensor(batch, device))
@@ -355,6 +363,22 @@ def _resumed(
     return trainer
 
 
+def _check_batches(config: Config, samples: int) -> None:
+    """Refuse a batch that has one value to normalise, which has no variance."""
+    layers = [layer for layer in config.layers if layer.kind == "conv"]
+    single = [layer for layer in layers if layer.out_height == layer.out_width == 1]
+    settings = config.training
+    if not settings.batch_norm or not single or config.input.time_steps > 1:
+        return
+    batches = math.ceil(samples / settings.batch_size)
+    last = samples - (batches - 1) * settings.batch_size
+    alone = 0 if settings.batch_size == 1 else batches - 1  # the first step with one sample
+    if last == 1 and alone < settings.epochs * batches // 2:
+        rule = f"must not leave one of the {samples} samples for a batch of its own, whose single "
+        rule += f"value of a channel of {single[0].name} training.batch_norm cannot normalise"
+        raise ConfigError(f"training.batch_size: {rule}; got {settings.batch_size}")
+
+
 def _plain(evaluation: Evaluation) -> list[Any]:
     return [evaluation.accuracy, list(evaluation.firing_rate)]
 
@@ -391,21 +415,3 @@ def _tensor(frames: NDArray[np.bool_], device: torch.device) -> Tensor:
 
 def _device(network: SpikingNetwork) -> torch.device:
     return next(network.parameters()).device
-
-
-@contextmanager
-def _reproducible() -> Iterator[None]:
-    """Sum in one order and in full precision: in one thread, and with cuDNN's fixed kernels.
-
-    On a CPU one thread costs a campaign nothing, since its workers run side by side.
-    """
-    cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
-    flags = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
-    torch.set_num_threads(1)
-    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        for name, value in flags.items():
-            setattr(cudnn, name, value)

@@ -64,6 +64,10 @@ def check_neuron(neuron: NeuronConfig) -> None:
             rule = "must be at least exp(-2) = 0.1353 for a Lapicque neuron whose membrane decays "
             rule += "by 1 + ln(beta), or it grows without bound"
             raise ConfigError(f"neuron.beta: {rule}; got {neuron.beta:g}")
+        if neuron.match == "both" and neuron.reset == "zero":
+            rule = "must be subtract with neuron.match both: at a reset to zero a Lapicque neuron "
+            rule += "forgets the whole step, and a LIF neuron only the one before"
+            raise ConfigError(f"neuron.reset: {rule}; got zero")
 
 
 def _check_circuit(neuron: NeuronConfig) -> None:

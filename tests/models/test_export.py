@@ -81,10 +81,12 @@ def exact_network(config: Config) -> SpikingNetwork:
     return network.eval()
 
 
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
-@pytest.mark.parametrize(
-    "neuron", [{"beta": 0.5}, {"model": "lapicque", "beta": 0.5, "match": "both"}]
-)
+@pytest.mark.parametrize("neuron", [
+    {"beta": 0.5, "reset": "subtract"},
+    {"beta": 0.5, "reset": "zero"},
+    {"model": "lapicque", "beta": 0.5, "match": "both", "reset": "subtract"},
+    {"model": "lapicque", "R": 2.0, "C": 1.0, "reset": "zero"},
+])  # fmt: skip
 @pytest.mark.parametrize(
     ("notation", "population"),
     [
@@ -97,11 +99,11 @@ def exact_network(config: Config) -> SpikingNetwork:
     ],
 )
 def test_integers_fire_exactly_as_the_module_where_nothing_is_rounded(
-    make_config: MakeConfig, notation: str, population: int, neuron: dict[str, Any], reset: str
+    make_config: MakeConfig, notation: str, population: int, neuron: dict[str, Any]
 ) -> None:
     config = make_config(
         network=notation, input={"height": 11, "width": 9, "time_steps": 4},
-        neuron=neuron | {"threshold": 0.75, "reset": reset},
+        neuron=neuron | {"threshold": 0.75},
         training={"population": population, "batch_norm": False},
     )  # fmt: skip
     module = exact_network(config)

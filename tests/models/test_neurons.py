@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from spikemeter.config import Config
+from spikemeter.errors import ConfigError
 from spikemeter.models.network import SpikingLayer, SpikingNetwork
 from spikemeter.models.neurons import fire, pool_spikes
 
@@ -118,6 +119,15 @@ def test_a_lapicque_network_matched_in_both_is_the_lif_network(
     assert all(map(torch.equal, lif, both))
     assert all(map(torch.equal, lif_grads, both_grads))
     assert not all(map(torch.equal, lif, free))
+
+
+def test_a_lapicque_neuron_matched_in_both_cannot_reset_to_zero(make_config: MakeConfig) -> None:
+    # It forgets the whole step there, in hardware too, and so would not fire as the LIF neuron.
+    neuron = {"model": "lapicque", "match": "both", "reset": "zero"}
+    with pytest.raises(ConfigError, match=r"neuron\.reset: must be subtract .*; got zero"):
+        make_config(neuron=neuron)
+    for match in ("none", "decay", "gain"):
+        assert make_config(neuron=neuron | {"match": match}).neuron.reset == "zero"
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])

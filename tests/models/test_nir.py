@@ -236,6 +236,63 @@ def test_branches_and_loops_are_refused(edge: tuple[str, str], message: str) -> 
         from_nir(graph(nodes(), extra=[edge]), SAMPLE)
 
 
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ([("input", "conv"), ("conv", "input")],
+         r"node 'input' \(Input\): nothing may lead to the input; got 'conv'"),
+        ([("input", "input")], r"node 'input' \(Input\): nothing may lead to the input"),
+        ([("input", "conv"), ("conv", "nowhere")],
+         r"edge \('conv', 'nowhere'\) must lead from node to node, there is no node 'nowhere'"),
+        ([("nowhere", "conv")], "there is no node 'nowhere'"),
+        ([("input", "conv"), ("conv", "conv")], r"'conv' \(Conv2d\): .* preceded by one node"),
+        ([("input", "conv")], r"'conv' \(Conv2d\): it must lead to the output"),
+    ],
+)  # fmt: skip
+def test_edges_that_lead_nowhere_are_refused(edges: list[tuple[str, str]], message: str) -> None:
+    whole = graph(nodes())
+    whole.edges = edges
+    with pytest.raises(ConfigError, match=message):
+        from_nir(whole, SAMPLE)
+
+
+@pytest.mark.parametrize("thing", [3, None, ["graph"], b"net.nir"])
+def test_what_is_no_graph_is_refused(thing: Any) -> None:
+    with pytest.raises(ConfigError, match="graph: must be a NIRGraph, or the name of a file"):
+        from_nir(thing, SAMPLE)
+
+
+@pytest.mark.parametrize("sample", [np.zeros(8), None, "spikes", np.full((2, 2, 2), None)])
+def test_a_sample_of_no_use_is_refused(sample: Any) -> None:
+    with pytest.raises(ConfigError, match="sample: must "):
+        from_nir(graph(nodes()), sample)
+
+
+def test_weights_and_samples_may_be_read_only() -> None:
+    sample, row = SAMPLE.numpy().copy(), nodes()
+    for array in (sample, row["conv"].weight, row["fc"].weight):
+        array.setflags(write=False)
+    found = from_nir(graph(row), sample)  # a warning would be an error
+    np.testing.assert_array_equal(found.spikes["outputs"], outputs(twin()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", ["tau", "r", "v_leak", "v_threshold", "v_reset"])
+def test_constants_that_are_no_numbers_are_refused_as_such(key: str, value: float) -> None:
+    row = nodes(**{"first.lif": lif((4, 8, 8), **{key: value})})
+    with pytest.raises(
+        ConfigError, match=rf"'first\.lif' \(LIF\): {key} must be finite, got {value}"
+    ):
+        from_nir(graph(row), SAMPLE)
+
+
+def test_weights_that_are_no_numbers_are_refused_as_such() -> None:
+    weight = drawn(10, 256, seed=3)
+    weight[3, 4] = np.nan
+    with pytest.raises(ConfigError, match=r"'fc' \(Linear\): its weight must be finite, got nan"):
+        from_nir(graph(nodes(fc=nir.Linear(weight=weight))), SAMPLE)
+
+
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "network.nir"
     path.write_text("no graph")
@@ -244,7 +301,16 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
             from_nir(name, SAMPLE)
 
 
-@pytest.mark.parametrize("settings", [{"reset": "none"}, {"dt": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reset": "none"},
+        {"dt": 0.0},
+        {"dt": "x"},
+        {"dt": float("nan")},
+        {"dt": None},
+    ],
+)
 def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(ConfigError, match=f"{name}: must be"):

@@ -216,6 +216,7 @@ def test_warnings_are_part_of_the_result(
     assert "changes sign" in run.warnings[0]
     assert "it is damaged" in run.warnings[1]
     assert run.result["warnings"] == list(run.warnings)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
 def test_training_again_gives_the_same_run(
@@ -422,6 +423,12 @@ def test_a_damaged_run_folder_is_refused_in_one_sentence(
         load_run(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("network: 10")
+    with pytest.raises(RunFolderError, match=r"config\.yaml' is not a run folder: it is a file$"):
+        load_run(tmp_path / "config.yaml")
 
 
 def test_arrays_that_would_fill_the_memory_are_refused_unread(

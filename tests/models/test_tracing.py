@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from brevitas.quant import Int8WeightPerTensorFloat
 from torch import Tensor, nn
 
-from spikemeter.errors import ConfigError
+from spikemeter.errors import ConfigError, InputError
 from spikemeter.models.imported import ImportedNetwork
 from spikemeter.models.integer import network_spikes
 from spikemeter.models.tracing import from_module
@@ -419,6 +419,97 @@ def test_direct_coding_is_refused() -> None:
 def test_a_sample_without_steps_and_batch_is_refused(sample: Tensor) -> None:
     with pytest.raises(ConfigError, match=r"sample: must have shape \(time_steps, batch, \.\.\.\)"):
         from_module(sequential(), sample)
+
+
+def raising(sample: Tensor) -> None:
+    raise ZeroDivisionError("by nothing\nat all")
+
+
+ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"module": raising}, "module: must be a torch.nn.Module, got function"),
+    ({"module": None}, "module: must be a torch.nn.Module, got NoneType"),
+    ({"sample": None}, "sample: must be a tensor or an array of numbers, got None"),
+    ({"sample": "spikes"}, "sample: must be a tensor or an array of numbers, got str 'spikes'"),
+    ({"sample": np.full((2, 1, 2, 8, 8), None)}, "sample: .* got an array of object"),
+    ({"sample": SAMPLE * 1j}, "sample: .* of real numbers, got torch.complex64"),
+    ({"forward": 3}, "forward: must be a function that runs .*, got int 3"),
+    ({"forward": raising}, "forward: must run .* it raised ZeroDivisionError: by nothing$"),
+    ({"hardware": "engine"}, "hardware: must be a section of a configuration, .*; got 'engine'"),
+    ({"hardware": [1]}, r"hardware: must be a section .*; got \[1\]"),
+    ({"hardware": {"cores": 1}}, r"unknown key 'hardware\.cores'"),
+    ({"input_shape": "abc"}, "input_shape: must be channels, height and width, .*; got 'abc'"),
+    ({"input_shape": (2, 8)}, r"input_shape: must be .* three whole numbers .*; got \(2, 8\)"),
+    ({"input_shape": (2, 8, 0)}, r"input_shape: must be .* above 0; got \(2, 8, 0\)"),
+    ({"weight_bits": "many"}, r"training\.weight_bits: "),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), ARGUMENTS, ids=[message[:32] for _, message in ARGUMENTS]
+)
+def test_arguments_of_no_use_are_refused_in_one_sentence(
+    change: dict[str, Any], message: str
+) -> None:
+    arguments: dict[str, Any] = {"module": sequential(), "sample": SAMPLE, **change}
+    with pytest.raises(InputError, match=message) as caught:
+        from_module(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+class Choosy(nn.Module):
+    """Runs on its own spikes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(128, 10), leaky(threshold=90.0)
+
+    def forward(self, step: Tensor) -> Tensor:
+        fired: Tensor = self.lif(self.fc(step.flatten(1)))
+        if fired.any():
+            raise ValueError("too lively")
+        return fired
+
+
+def test_a_module_that_raises_on_random_spikes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"module: Choosy .* raised ValueError: too lively"):
+        from_module(lively(Choosy()), SAMPLE)
+
+
+def changed(key: str, value: float) -> nn.Module:
+    net = sequential()
+    part, _, name = key.partition(".")
+    with torch.no_grad():
+        getattr(getattr(net, part), name).flatten()[0] = value
+    return net
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "key", ["conv.weight", "conv.bias", "fc.weight", "norm.running_var", "norm.weight"]
+)
+def test_weights_that_are_no_numbers_are_refused_as_such(key: str, value: float) -> None:
+    part, _, name = key.partition(".")
+    with pytest.raises(
+        ConfigError, match=rf"'{part}' \(.*\): its {name} must be finite, got {value}"
+    ):
+        from_module(changed(key, value), SAMPLE)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", ["beta", "threshold"])
+def test_constants_that_are_no_numbers_are_refused_as_such(key: str, value: float) -> None:
+    net = sequential(lif2=leaky(**{key: value}))
+    with pytest.raises(ConfigError, match=rf"'lif2' \(Leaky\): {key} must be finite, got {value}"):
+        from_module(net, SAMPLE)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.bool_, np.uint8])
+def test_an_array_may_be_read_only_and_in_any_order(dtype: type[np.generic]) -> None:
+    net, array = sequential(), SAMPLE.numpy().astype(dtype)
+    array.setflags(write=False)
+    found = from_module(net, array)  # a warning would be an error
+    np.testing.assert_array_equal(found.spikes["outputs"], expected_outputs(net))
+    from_module(net, array[::-1, :, :, ::-1])
 
 
 def test_a_frame_that_does_not_hold_the_inputs_is_refused() -> None:

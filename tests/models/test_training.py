@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,11 @@ from snntorch import functional
 
 from spikemeter.config import Config
 from spikemeter.datasets import DataSplits, EventFrames
-from spikemeter.models import _memory
+from spikemeter.errors import ConfigError
+from spikemeter.models import _memory, _settings
+from spikemeter.models import training as training_module
 from spikemeter.models.checkpoint import Checkpoint, run_checkpoint
+from spikemeter.models.export import export_network
 from spikemeter.models.folder import TRAIN_VERSION
 from spikemeter.models.training import Training, count_loss, evaluate, train
 
@@ -57,6 +63,187 @@ def test_the_seed_decides_everything(make_config: MakeConfig, splits: DataSplits
     assert not all(map(torch.equal, weights(first), weights(other)))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_num_threads() == threads
+
+
+def older_settings() -> tuple[object, ...]:
+    cudnn = torch.backends.cudnn
+    return (
+        torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device(),
+        torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"), cudnn.deterministic, cudnn.benchmark,
+    )  # fmt: skip
+
+
+def precisions() -> list[str]:
+    return [scope.fp32_precision for scope in _settings._precision_scopes()]
+
+
+@contextmanager
+def changed(target: Any, name: str, value: object) -> Iterator[None]:
+    before = getattr(target, name)
+    setattr(target, name, value)
+    try:
+        yield
+    finally:
+        setattr(target, name, before)
+
+
+@contextmanager
+def called(function: Callable[[Any], object], value: object, before: object) -> Iterator[None]:
+    function(value)
+    try:
+        yield
+    finally:
+        function(before)
+
+
+CUDNN: Any = torch.backends.cudnn
+SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "double precision": lambda: called(torch.set_default_dtype, torch.float64, torch.float32),
+    "another device": lambda: torch.device("meta"),
+    "rounded products": lambda: called(torch.set_float32_matmul_precision, "medium", "highest"),
+    "threads": lambda: called(torch.set_num_threads, 2, torch.get_num_threads()),
+    "no TF32": lambda: changed(CUDNN, "allow_tf32", False),
+}
+if hasattr(torch.backends, "fp32_precision"):
+    SETTINGS |= {
+        "precision of one operation": lambda: changed(CUDNN.conv, "fp32_precision", "ieee"),
+        "precision of all": lambda: changed(torch.backends, "fp32_precision", "tf32"),
+        "precision of products": lambda: changed(
+            torch.backends.mkldnn.matmul, "fp32_precision", "bf16"
+        ),
+    }
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_callers_settings_change_nothing_and_are_given_back(
+    make_config: MakeConfig, splits: DataSplits, setting: str
+) -> None:
+    config = make_config(network="4C3-MP2-6C3-10", training={"epochs": 2, "loss": "ce_count"})
+    expected = train(config, splits)
+    exported = export_network(expected.network, config)
+    with SETTINGS[setting]():
+        before = older_settings(), precisions()
+        found = train(config, splits)
+        again = evaluate(found.network, splits.validation, 10)
+        layers = export_network(found.network, config).layers
+        assert (older_settings(), precisions()) == before
+    assert all(map(torch.equal, weights(found), weights(expected)))
+    assert found.epochs == expected.epochs
+    assert again in expected.epochs
+    assert all(value.dtype == torch.float32 for value in weights(found))
+    for layer, other in zip(layers, exported.layers, strict=True):
+        np.testing.assert_array_equal(layer.weight, other.weight)
+        np.testing.assert_array_equal(layer.bias, other.bias)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_mixed_precision_casts_the_weights_of_each_step(
+    make_config: MakeConfig, splits: DataSplits, batch_norm: bool
+) -> None:
+    config = make_config(training={"epochs": 2, "precision": "mixed", "batch_norm": batch_norm})
+    with torch.random.fork_rng(), called(torch.set_num_threads, 1, torch.get_num_threads()):
+        trainer = training_module.Trainer(config, splits)
+        while not trainer.is_done:
+            trainer.train_epoch()
+            trainer.validate()
+        expected = weights(trainer.result())
+    assert all(map(torch.equal, weights(train(config, splits)), expected))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(map(torch.equal, weights(train(config, splits)), expected))
+
+
+def test_what_makes_training_repeat_is_set_while_it_runs(
+    make_config: MakeConfig, splits: DataSplits
+) -> None:
+    seen = []
+
+    def look(*_: object) -> None:
+        older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        seen.append((older_settings(), older, set(precisions())))
+
+    with called(torch.set_num_threads, 2, torch.get_num_threads()), torch.no_grad():
+        train(make_config(training={"epochs": 1}), splits, on_epoch=look)
+    cpu = torch.device("cpu")
+    expected = (1, torch.float32, cpu, True, False, False, True, False), ("highest", False)
+    newer = {"ieee"} if hasattr(torch.backends, "fp32_precision") else set()
+    assert seen == [(*expected, newer)]
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="of PyTorch 2.9")
+def test_a_precision_that_was_inherited_still_is(
+    make_config: MakeConfig, splits: DataSplits
+) -> None:
+    train(make_config(training={"epochs": 1}), splits)
+    with changed(torch.backends, "fp32_precision", "tf32"):
+        assert torch.backends.mkldnn.conv.fp32_precision == "tf32"
+
+
+def test_trainings_in_threads_do_not_disturb_one_another(
+    make_config: MakeConfig, splits: DataSplits
+) -> None:
+    config = make_config(training={"epochs": 3, "dropout": 0.3})
+    expected = train(config, splits)
+    begin = threading.Barrier(3)
+
+    def together(_: int) -> Training:
+        begin.wait()
+        return train(config, splits)
+
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(together, range(3)):
+            assert all(map(torch.equal, weights(found), weights(expected)))
+
+
+def test_a_callback_may_train_and_evaluate(make_config: MakeConfig, splits: DataSplits) -> None:
+    config = make_config(training={"epochs": 2, "dropout": 0.3})
+    expected, inner = train(config, splits), []
+    found = train(config, splits, on_epoch=lambda *_: inner.append(train(config, splits)))
+    for each in (found, *inner):
+        assert all(map(torch.equal, weights(each), weights(expected)))
+
+
+def single_pixels(splits: DataSplits, samples: int) -> DataSplits:
+    """One step of frames that a 3x3 kernel without padding reduces to a single pixel."""
+    parts = {
+        name: EventFrames(frames=part.frames[:samples, :1, :, :3, :3], labels=part.labels[:samples])
+        for name, part in (("train", splits.train), ("validation", splits.validation))
+    }
+    return DataSplits(**parts, test=splits.test)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+def test_a_batch_of_one_value_is_refused_where_it_cannot_be_normalised(
+    make_config: MakeConfig,
+    splits: DataSplits,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+    batch_size: int,
+) -> None:
+    config = make_config(
+        network="4C3v-10", input={"height": 3, "width": 3, "time_steps": 1},
+        training={"epochs": epochs, "batch_size": batch_size},
+    )  # fmt: skip
+    for samples in range(1, 8):
+        data = single_pixels(splits, samples)
+        with monkeypatch.context() as patch:
+            patch.setattr(training_module, "_check_batches", lambda *_: None)
+            try:
+                train(config, data)
+                reason = None
+            except ValueError as error:
+                reason = str(error)
+        if reason is None:
+            train(config, data)
+            continue
+        assert "more than 1 value per channel" in reason
+        rule = rf"training\.batch_size: must not leave one of the {samples} samples .* 0:4C3v "
+        with pytest.raises(ConfigError, match=rf"{rule}.*; got {batch_size}$"):
+            train(config, data)
 
 
 @pytest.mark.parametrize("name", ["spike_rate_escape", "sso", "sigmoid", "triangular"])
@@ -216,8 +403,29 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_in_one_sentence(
     assert str(checkpoint.path) in warning
     assert "\n" not in warning
     assert checkpoint.path.with_name(f"{checkpoint.path.name}.unused").read_bytes() == content
+    assert checkpoint.path.name not in warning.replace(str(checkpoint.path), "")
     checkpoint.remove()
-    assert checkpoint.path.parent.is_dir()  # for the sake of what was set aside
+    assert not checkpoint.path.parent.exists()
+
+
+def test_checkpoints_of_earlier_configurations_go_too_and_nothing_else(
+    make_config: MakeConfig, splits: DataSplits, tmp_path: Path
+) -> None:
+    earlier = run_checkpoint(tmp_path / "run", make_config(), splits)
+    checkpoint = run_checkpoint(tmp_path / "run", make_config(training={"seed": 1}), splits)
+    folder = checkpoint.path.parent
+    earlier.save({"seconds": 1.0})
+    earlier.set_aside("it is damaged")
+    earlier.save({"seconds": 1.0})
+    (folder / f".{earlier.path.name}.{'0' * 32}").write_bytes(b"half of")  # as a kill leaves it
+    checkpoint.save({"seconds": 2.0})
+    notes = folder / "notes.pt"
+    notes.write_text("mine")
+    checkpoint.remove()
+    assert list(folder.iterdir()) == [notes]
+    notes.unlink()
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_key_of_a_checkpoint_is_what_decides_the_weights(
@@ -344,7 +552,9 @@ def test_a_network_without_output_spikes_is_silent(
     assert training.epochs[0].firing_rate == (0, 0)
 
 
-@pytest.mark.skipif(_memory._glibc() is None, reason="for the C library of Linux")
+@pytest.mark.skipif(
+    _memory._glibc() is None or _memory._is_set_by_user(), reason="for the C library of Linux"
+)
 def test_memory_of_a_batch_is_kept_for_the_next() -> None:
     import resource
 
@@ -361,6 +571,52 @@ def test_memory_of_a_batch_is_kept_for_the_next() -> None:
         kept = [faults_of_a_batch() for _ in range(8)]
     assert max(kept[-3:]) < pages / 10  # until then the heap grows
     assert faults_of_a_batch() > pages / 2  # it was given back
+
+
+class Libc:
+    """Stands for the C library, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+        self.trimmed = 0
+
+    def mallopt(self, parameter: int, value: int) -> None:
+        self.told.append((parameter, value))
+
+    def malloc_trim(self, pad: int) -> None:
+        self.trimmed += 1
+
+
+def test_the_c_library_is_told_once_and_never_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    libc = Libc()
+    monkeypatch.setattr(_memory, "_glibc", lambda: libc)
+    for _ in range(2):
+        with _memory.kept_memory():
+            pass
+    assert sorted(libc.told) == [(-3, 2**30), (-1, 2**30)]
+    assert libc.trimmed == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "0"),
+        ("MALLOC_ARENA_MAX", "2"),
+        ("GLIBC_TUNABLES", "glibc.rtld.nns=4:glibc.malloc.mmap_threshold=65536"),
+    ],
+)
+def test_memory_settings_of_the_user_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    libc = Libc()
+    monkeypatch.setattr(_memory, "_glibc", lambda: libc)
+    monkeypatch.setenv(name, value)
+    with _memory.kept_memory():
+        pass
+    assert libc.told == []
+    assert libc.trimmed == 0
 
 
 def test_training_needs_no_particular_c_library(
