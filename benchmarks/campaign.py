@@ -4,7 +4,8 @@
 
 A store is filled with rows as wide as real ones. Opening, filtering and resuming it are then timed,
 each in a process of its own whose memory is noted, and so is a campaign whose runs do nothing:
-what scheduling and storing take per run. Figures go to the screen and to FILE.
+what scheduling and storing take per run. So are batches of one row, as long runs leave them, that
+come after a file which is half full. Figures go to the screen and to FILE.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from spikemeter.calibration.runs import DONE_COLUMNS, done_runs, run_numbers
 from spikemeter.calibration.splits import freeze_splits
 from spikemeter.calibration.store import (
     BATCHES_TO_MERGE,
+    FULL_BATCH_ROWS,
     append_rows,
     merge_batches,
     read_store,
@@ -47,6 +49,7 @@ from spikemeter.predictor.features import row_from_config
 from spikemeter.predictor.machine import BUCKETS
 
 BATCH_ROWS = 64
+SINGLE_ROWS = 1024
 EPOCHS = 10
 PLAN = {
     "base": {"dataset": "nmnist-saccade", "input": {"time_steps": 8}},
@@ -90,6 +93,7 @@ def benchmark(rows: int, runs: int, place: Path) -> dict[str, Any]:
     storing, _ = timed(lambda: fill(plan, folder))
     figures = {name: in_process(name, folder) for name in MEASURES}
     scheduling = idle_campaign(runs, place / "idle")
+    single = single_rows(place / "single")
     files = list((folder / "rows").glob("*.parquet"))
     return {
         "rows": rows,
@@ -101,6 +105,7 @@ def benchmark(rows: int, runs: int, place: Path) -> dict[str, Any]:
         **figures,
         "idle_runs": runs,
         "scheduling_and_storing_ms_per_run": scheduling,
+        "storing_single_rows_ms_per_run": single,
     }
 
 
@@ -123,7 +128,26 @@ def fill(plan: Plan, folder: Path) -> None:
         if written % (BATCH_ROWS * BATCHES_TO_MERGE) == 0:
             merge_batches(folder)
     append_rows(folder, rows)
-    merge_batches(folder, least=2)
+    merge_batches(folder, least=2, whole=True)
+
+
+def single_rows(folder: Path) -> float:
+    """Milliseconds for a row that is a batch of its own, merges included."""
+    first = FULL_BATCH_ROWS // 2
+    plan = Plan.model_validate(PLAN | {"runs": first + SINGLE_ROWS})
+    prepare(plan, folder)
+    rows = list(made_up_rows(plan, folder))
+    append_rows(folder, rows[:first])
+    seconds, _ = timed(lambda: append_single(folder, rows[first:]))
+    assert read_store(folder, ["status"]).table.num_rows == len(rows)
+    return 1000 * seconds / SINGLE_ROWS
+
+
+def append_single(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    for written, row in enumerate(rows, start=1):
+        append_rows(folder, [row])
+        if written % BATCHES_TO_MERGE == 0:
+            merge_batches(folder)
 
 
 def made_up_rows(plan: Plan, folder: Path) -> Iterator[dict[str, Any]]:
@@ -262,7 +286,8 @@ def show(report: dict[str, Any]) -> None:
     console.print(
         f"validating a plan: {report['validating_ms_per_run']:.2f} ms a run; storing: "
         f"{report['storing_ms_per_run']:.2f} ms a run; scheduling and storing: "
-        f"{report['scheduling_and_storing_ms_per_run']:.1f} ms a run"
+        f"{report['scheduling_and_storing_ms_per_run']:.1f} ms a run; storing rows one by one: "
+        f"{report['storing_single_rows_ms_per_run']:.0f} ms a run"
     )
 
 

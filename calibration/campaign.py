@@ -17,13 +17,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
@@ -35,8 +37,9 @@ from .drive import CampaignState, Progress, drive
 from .measure import measure, simulate_run
 from .plan import Plan, read_plan
 from .runs import DONE_COLUMNS, done_runs, run_id_of, run_numbers
-from .splits import Splits, freeze_splits, split_columns
+from .splits import Splits, choose_splits, freeze_splits, split_columns
 from .store import Contents, merge_batches, read_store, stage_versions, with_stale
+from .table import USABLE
 from .worker import MARK, MISMATCH, Job
 
 if TYPE_CHECKING:
@@ -57,6 +60,9 @@ __all__ = [
 
 _GUESSED_RUNS = 10_000
 """Of a larger plan a dry run looks at so many runs, drawn by chance, to say what there is."""
+
+_MARK_NAME = re.compile(rf"{MARK}[0-9a-f]{{32}}")
+_SHOWN_COLUMNS = ("accuracy.integer.test", "cycles.mean")
 
 
 class CampaignReport(TypedDict):
@@ -144,8 +150,7 @@ def run_campaign(
     numbers, splits, contents = _open(plan, out)
     done = done_runs(plan, contents.table, retry_failed=retry_failed)
     todo = {run_id: number for run_id, number in numbers.items() if run_id not in done}
-    begun = len(numbers) - len(todo)
-    state = CampaignState(step="runs", done=begun, total=len(numbers), started=begun)
+    state = _beginning(contents.table, done.intersection(numbers), len(numbers))
     progress(state)
     if todo:
         if scheduler is None:
@@ -166,7 +171,7 @@ def run_campaign(
             if alone is not None:
                 os.close(alone)
     with contextlib.suppress(InputError):  # rows are safe; it can be done another time
-        merge_batches(out, least=2)
+        merge_batches(out, least=2, whole=True)
     return _report(out, numbers, contents.sentences())
 
 
@@ -188,14 +193,24 @@ def campaign_table(plan: Plan, out: str | Path) -> pd.DataFrame:
     return frame
 
 
-def dry_run(plan: Plan, out: str | Path, *, retry_failed: bool = False) -> DryRun:
-    """Tell what `run_campaign` would do, and do nothing.
+def dry_run(
+    plan: Plan,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    gpus: int = 0,
+    retry_failed: bool = False,
+) -> DryRun:
+    """Tell what `run_campaign` would do, and do nothing; what it would refuse is refused.
 
     Returns
     -------
     DryRun
     """
+    check_request(scheduler, workers=workers, gpus=gpus)
     out = Path(out)
+    choose_splits(plan, out)
     table = read_store(out, (*DONE_COLUMNS, "seconds.total")).table
     numbers = run_numbers(plan)
     done = done_runs(plan, table, retry_failed=retry_failed)
@@ -230,20 +245,46 @@ def _open(plan: Plan, out: Path) -> tuple[dict[str, int], Splits, Contents]:
     """Make the folder, note the plan in it, and read what is there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not any(out.glob(f"{MARK}*")):  # two are no harm: a worker looks for one of them
+        if not _marks(out):  # two are no harm: a worker looks for one of them
             (out / f"{MARK}{uuid.uuid4().hex}").touch()
     except OSError as error:
         raise InputError(f"out: cannot write the folder {str(out)!r}: {error.strerror}") from error
-    contents = read_store(out, DONE_COLUMNS, set_aside=True)
+    contents = read_store(out, (*DONE_COLUMNS, *_SHOWN_COLUMNS), set_aside=True)
+    choose_splits(plan, out)  # what is refused leaves the older plan
     numbers = run_numbers(plan, out)
     text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
     write_whole(out / "plan.yaml", text.encode())
     return numbers, freeze_splits(plan, out), contents
 
 
+def _marks(out: Path) -> list[str]:
+    """Names of the files by which workers may know the folder."""
+    found = (path for path in out.glob(f"{MARK}*") if path.is_file())
+    return sorted(path.name for path in found if _MARK_NAME.fullmatch(path.name))
+
+
+def _beginning(table: pa.Table, done: Set[str], total: int) -> CampaignState:
+    """Say where a campaign stands that finds some of its runs done."""
+    names = ("run_id", "status", *_SHOWN_COLUMNS)
+    columns = (table.column(name).to_pylist() for name in names)
+    mine = [row[1:] for row in zip(*columns, strict=True) if row[0] in done]
+    return CampaignState(
+        step="runs",
+        done=len(done),
+        total=total,
+        started=len(done),
+        failed=sum(status not in USABLE for status, _, _ in mine),
+        best_accuracy=max((best for _, best, _ in mine if best is not None), default=None),
+        lowest_cycles=min(
+            (cycles for status, _, cycles in mine if status == "ok" and cycles is not None),
+            default=None,
+        ),
+    )
+
+
 def _jobs(plan: Plan, out: Path, splits: Splits, todo: Mapping[str, int]) -> Iterator[Job]:
     versions = stage_versions()
-    mark = min(path.name for path in out.glob(f"{MARK}*"))
+    mark = _marks(out)[0]
     for run_id, number in todo.items():
         config = plan.config(number)
         yield Job(

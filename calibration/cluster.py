@@ -24,6 +24,7 @@ GPU = "GPU"
 
 _CONNECT_SECONDS = 60
 _CLOSE_SECONDS = 5
+_LAST_PORT = 65_535
 _LOOK_SECONDS = 0.5
 
 
@@ -40,7 +41,8 @@ def check_request(scheduler: str | None, *, workers: int | None = None, gpus: in
         raise InputError(f"gpus: must not be negative, got {gpus}")
     if scheduler is None:
         return
-    if not re.fullmatch(r"(tcp|tls)://[^\s/:][^\s/]*:\d{1,5}", scheduler):
+    found = re.fullmatch(r"tcp://[^\s/:][^\s/]*:([0-9]{1,5})", scheduler)
+    if found is None or not 1 <= int(found[1]) <= _LAST_PORT:
         raise InputError(
             f"scheduler: must be an address such as tcp://host:8786, got {scheduler!r}"
         )

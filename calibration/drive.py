@@ -38,6 +38,12 @@ _RECONNECTS = 3
 
 _LOOK_SECONDS = 5.0
 _POLL_SECONDS = 1.0
+_SILENT_SECONDS = 60.0
+"""So long a cluster may be without workers before that is said."""
+
+_WAIT_SECONDS = 1800.0
+"""So long it may be without any before the campaign ends."""
+
 _HELD_PER_THREAD = 2
 
 
@@ -52,13 +58,16 @@ class CampaignState:
     done, total : int
         Steps or runs.
     failed : int
-        Rows with a reason instead of measurements, among those of this campaign.
+        Rows of its runs with a reason instead of measurements.
     started : int
         Runs that were there when the campaign began, or that another one has done meanwhile.
     seconds : float
         Since then.
     best_accuracy, lowest_cycles : float or None
-        Of the rows of this campaign so far: integer test accuracy, and mean cycles.
+        Of the rows of its runs so far: integer test accuracy, and mean cycles where the network
+        spikes at its outputs.
+    waiting : str or None
+        What the campaign waits for, if nothing goes on.
     dashboard : str or None
         Address of Dask's dashboard.
     """
@@ -71,6 +80,7 @@ class CampaignState:
     seconds: float = 0.0
     best_accuracy: float | None = None
     lowest_cycles: float | None = None
+    waiting: str | None = None
     dashboard: str | None = None
 
     @property
@@ -127,7 +137,8 @@ def drive(
     Raises
     ------
     ClusterError
-        If the cluster is lost for good, or a worker cannot do runs.
+        If the cluster is lost for good, has had no worker for half an hour, or one that cannot do
+        runs.
     InputError, MissingToolError
         If rows cannot be written here, or what would fail every run alike was found by one.
     """
@@ -201,7 +212,8 @@ class _Book:
         """Take a finished row; write what there is if it is time."""
         self.rows.append(row)
         state = self.state
-        accuracy, cycles = row.get("accuracy.integer.test"), row.get("cycles.mean")
+        accuracy = row.get("accuracy.integer.test")
+        cycles = row.get("cycles.mean") if row["status"] == "ok" else None
         best, lowest = state.best_accuracy, state.lowest_cycles
         self._advance(
             failed=state.failed + (row["status"] not in USABLE),
@@ -241,6 +253,12 @@ class _Book:
         self._advance(started=self.state.started + 1)
         return True
 
+    def tell_waiting(self, reason: str | None) -> None:
+        """Show what the campaign waits for, or that it goes on."""
+        if reason != self.state.waiting:
+            self.state = replace(self.state, waiting=reason)
+            self.progress(self.state)
+
     def _advance(self, **changes: Any) -> None:
         seconds = time.monotonic() - self.began
         self.state = replace(self.state, done=self.state.done + 1, seconds=seconds, **changes)
@@ -258,6 +276,7 @@ class _Desk:
     finished: queue.SimpleQueue[Future] = field(default_factory=queue.SimpleQueue)
     threads: int = 0
     looked: float = 0.0
+    manned: float = field(default_factory=time.monotonic)
 
     def work_off(self, backlog: _Backlog, book: _Book) -> None:
         """Have the backlog done; `_LostError` if the scheduler goes away."""
@@ -275,6 +294,7 @@ class _Desk:
                 book.add(row)
             book.flush_if_late()
             self._fill(backlog, book)
+            self._look_for_workers(book)
 
     def _fill(self, backlog: _Backlog, book: _Book) -> None:
         """Give out jobs until the cluster has a few more than it can do at once."""
@@ -294,6 +314,21 @@ class _Desk:
                 raise _LostError(str(error) or type(error).__name__) from error
             self.held[job.run_id] = future
             future.add_done_callback(self.finished.put)
+
+    def _look_for_workers(self, book: _Book) -> None:
+        """Say that there are none left, and end with `ClusterError` if it stays so."""
+        self._room()
+        now = time.monotonic()
+        if self.threads:
+            self.manned = now
+        minutes = f"{_WAIT_SECONDS / 60:.0f} min"
+        silent = now - self.manned > _SILENT_SECONDS
+        book.tell_waiting(f"no worker is left; waiting up to {minutes} for one" if silent else None)
+        if now - self.manned > _WAIT_SECONDS:
+            raise ClusterError(
+                f"the cluster has had no worker for {minutes}; finished rows are kept, and the "
+                "same command goes on"
+            )
 
     def _room(self) -> int:
         """Jobs to give out at most; the cluster may grow and shrink."""
@@ -317,9 +352,11 @@ class _Desk:
             raise
         except KilledWorker:
             return died(job, "its worker died, again and again")
-        except (CancelledError, CancelledByPool, CommClosedError, OSError) as error:
+        except (CancelledError, CancelledByPool, CommClosedError) as error:
             raise _LostError(str(error) or type(error).__name__) from error
         except Exception as error:
+            if isinstance(error, OSError) and self.client.status != "running":
+                raise _LostError(str(error) or type(error).__name__) from error
             raise ClusterError(
                 f"a worker of the cluster cannot do runs: {type(error).__name__}: {error}; "
                 "it needs the same version of spikemeter[calibrate]"

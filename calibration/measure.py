@@ -71,7 +71,9 @@ def measure(
     timing = timing_model(config).trace(spikes.inputs)
     difference = _largest_difference(simulation, timing)
     if difference:
-        raise TimingMismatchError(f"RTL and timing model differ by {difference} cycles")
+        raise TimingMismatchError(
+            f"RTL and timing model differ by {difference} cycles", difference_cycles=difference
+        )
     return {
         "status": run.status,
         **_training_columns(run),
@@ -211,12 +213,15 @@ def _cycle_columns(timing: Timing) -> dict[str, Any]:
     return columns
 
 
-def _spread(values: _Floats) -> Mapping[str, list[float]]:
-    """Spread over samples, shape (samples, layers); the keys are those of `SPREAD`."""
+def _spread(values: _Floats) -> Mapping[str, list[float | None]]:
+    """Spread over samples, shape (samples, layers); the keys are those of `SPREAD`.
+
+    One sample has no standard deviation.
+    """
     many = len(values) > 1
     found = (
         values.mean(axis=0),
-        values.std(axis=0, ddof=1) if many else np.zeros(values.shape[1]),
+        values.std(axis=0, ddof=1) if many else np.full(values.shape[1], None),
         values.min(axis=0),
         np.median(values, axis=0),
         np.quantile(values, 0.95, axis=0),

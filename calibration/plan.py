@@ -28,7 +28,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -341,20 +342,32 @@ def _value(key: str, variation: tuple[Any, ...] | Range, share: float) -> Any:
         return variation[int(share * len(variation))]
     if _is_whole(key):
         bounds = Range(low=variation.low, high=variation.high + 1, log=variation.log)
-        return math.floor(bounds.at(share))
-    return float(f"{variation.at(share):.{_SIGNIFICANT_DIGITS}g}")
+        return min(max(math.floor(bounds.at(share)), math.ceil(variation.low)),
+                   math.floor(variation.high))  # fmt: skip
+    rounded = float(f"{variation.at(share):.{_SIGNIFICANT_DIGITS}g}")
+    return min(max(rounded, variation.low), variation.high)
 
 
 @cache
 def _is_whole(key: str) -> bool:
-    """Tell whether the configuration asks for a whole number under this key."""
+    """Tell whether the configuration asks for a whole number under this key, if for a number."""
     model: type[BaseModel] = Config
     annotation: Any = None
     for part in key.split("."):
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
-    return annotation is int
+    kinds = _kinds(annotation)
+    return int in kinds and float not in kinds
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Types among which a value may choose."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}
 
 
 def _config(base: Mapping[str, Any], changes: Mapping[str, Any], number: int) -> Config:

@@ -5,8 +5,9 @@ A row's side follows from its configuration alone, by a hash, so no later row mo
 - ``random``: a fifth of the points; seeds of one point stay together.
 - ``unseen_topology``, ``unseen_surrogate``, ``unseen_dataset``, ``unseen_hardware``: all rows with
   some values of that key. A plan may name the values (`Plan.held_out`); else a hash chooses about
-  a quarter of those that the plan has, at least one. A data set is what enters the network: its
-  name with the coding and the camera that saw it.
+  a quarter of those that the plan has, at least one. A data set is its recordings or pictures,
+  whatever camera or coding shows them to the network; hardware is what it comes to, ``auto``
+  resolved.
 
 ``splits.json`` of a campaign keeps what was chosen when it was first run; its rows say in
 ``test.<split>`` on which side they are.
@@ -21,8 +22,9 @@ import os
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..config import Config
 from ..errors import ConfigError, InputError
@@ -34,6 +36,7 @@ __all__ = [
     "SPLITS",
     "SPLITS_FILE",
     "Splits",
+    "choose_splits",
     "freeze_splits",
     "is_held_out",
     "read_splits",
@@ -43,8 +46,13 @@ __all__ = [
 SPLITS_FILE = "splits.json"
 """Beside the rows of a campaign."""
 
+Split = Literal["unseen_topology", "unseen_surrogate", "unseen_dataset", "unseen_hardware"]
+
 _TEST_SHARE = 0.2
 _HELD_OUT_SHARE = 0.25
+_VERSION: Literal[2] = 2
+_RENAMED: tuple[Split, ...] = ("unseen_dataset", "unseen_hardware")
+"""Splits whose values were written otherwise in version 1."""
 
 
 class Splits(BaseModel):
@@ -52,8 +60,16 @@ class Splits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    schema_version: int = 1
-    held_out: dict[str, list[str]]
+    schema_version: Literal[1, 2] = _VERSION
+    held_out: dict[Split, list[str]]
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Self:
+        for name in _RENAMED:
+            if self.schema_version < _VERSION and self.held_out.get(name):
+                raise ValueError(f"held_out.{name} is of schema_version 1, which named them "
+                                 "otherwise; begin a new folder")  # fmt: skip
+        return self
 
 
 def is_held_out(config: Config, split: str, splits: Splits) -> bool:
@@ -77,7 +93,8 @@ def is_held_out(config: Config, split: str, splits: Splits) -> bool:
         raise InputError(f"split: must be one of {', '.join(SPLITS)}; got {split!r}")
     if split == "random":
         return _share(f"random:{_point(config)}") < _TEST_SHARE
-    return _value(config, split) in splits.held_out.get(split, [])
+    return any(split == name and _value(config, split) in held
+               for name, held in splits.held_out.items())  # fmt: skip
 
 
 def split_columns(config: Config, splits: Splits) -> dict[str, bool]:
@@ -102,16 +119,38 @@ def freeze_splits(plan: Plan, folder: Path) -> Splits:
     Raises
     ------
     ConfigError
-        If the plan names values to hold out that none or all of its runs have.
+        If the plan names values to hold out that none or all of its runs have, or others than were
+        chosen before.
     InputError
-        If the file cannot be written or read.
+        If the file cannot be written or read, or is gone although there are rows.
     """
     path = folder / SPLITS_FILE
+    chosen = choose_splits(plan, folder)
     if not path.exists():
-        held_out = {name: _held_out(plan, name) for name in SPLITS[1:]}
-        text = json.dumps(Splits(held_out=held_out).model_dump(), indent=1)
+        text = json.dumps(chosen.model_dump(), indent=1)
         _write_once(path, f"{text}\n".encode())
-    return read_splits(folder)
+        chosen = choose_splits(plan, folder)  # another process may have been first
+    return chosen
+
+
+def choose_splits(plan: Plan, folder: Path) -> Splits:
+    """Give the splits that `freeze_splits` would, and write nothing; the errors are the same."""
+    path = folder / SPLITS_FILE
+    has_rows = any((folder / "rows").glob("*.parquet"))  # looked for first: they come after it
+    if not path.exists():
+        if has_rows:
+            raise InputError(
+                f"cannot read the splits {str(path)!r}: there is no such file, though there are "
+                "rows on its sides; put it back, or begin a new folder"
+            )
+        return Splits(held_out={name: _held_out(plan, name) for name in get_args(Split)})
+    splits = read_splits(folder)
+    for name, named in plan.held_out.items():
+        frozen = splits.held_out.get(name, [])
+        if sorted(named) != frozen:
+            rule = f"must be what {str(path)!r} has, {', '.join(frozen) or 'nothing'}"
+            raise ConfigError(f"held_out.{name}: {rule}; got {', '.join(named)}")
+    return splits
 
 
 def read_splits(folder: Path) -> Splits:
@@ -138,13 +177,13 @@ def _point(config: Config) -> str:
 _KEYS = {
     "unseen_topology": ("network",),
     "unseen_surrogate": ("surrogate.name",),
-    "unseen_dataset": ("dataset", "input"),
+    "unseen_dataset": ("dataset",),
     "unseen_hardware": ("hardware", "network"),
 }
 """Keys of a configuration on which the value of a split depends."""
 
 
-def _held_out(plan: Plan, split: str) -> list[str]:
+def _held_out(plan: Plan, split: Split) -> list[str]:
     """Values of a plan that a split holds out: those that it names, or about a quarter by hash."""
     values = {_value(plan.config(number), split) for number in plan.examples(*_KEYS[split])}
     named = next((held for key, held in plan.held_out.items() if key == split), None)
@@ -180,14 +219,9 @@ def _value(config: Config, split: str) -> str:
     if split == "unseen_surrogate":
         return config.surrogate.name
     if split == "unseen_dataset":
-        size = config.input
-        if size.encoding != "events":
-            gain = f" {size.gain:g}" if size.encoding == "rate" else ""
-            return f"{config.dataset} {size.encoding}{gain}"
-        camera = "" if size.camera_threshold is None else f" {size.camera_threshold:g}"
-        return f"{config.dataset}{camera}"
+        return str(config.dataset)
     hardware = config.hardware
-    cores = hardware.neural_cores if hardware.neural_cores == "auto" else config.neural_cores
+    cores = ",".join(map(str, config.neural_cores))
     return f"{cores} {hardware.encoder_width} {hardware.taps_per_cycle} {hardware.schedule}"
 
 

@@ -5,8 +5,9 @@
     damaged/                   batches that are not what was written, set aside
 
 Nothing here is ever changed in place, so any number of campaigns may write into one folder, and
-one that is killed leaves nothing half. Rows of one run may be in several batches: the latest holds.
-Small batches are merged into one now and then, by one process at a time.
+one that is killed leaves nothing half. Rows of one run may be in several batches: the latest of
+those that say something about it holds, and a failure only where there is none. Small batches are
+merged now and then, by one process at a time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 import uuid
 import warnings
@@ -32,13 +34,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError
 from ..files import lock_folder, write_whole
-from .table import SCHEMA, SCHEMA_VERSION, VERSION_COLUMNS, fit_schema, read_rows, table_of
+from .table import (
+    MISMATCH,
+    SCHEMA,
+    SCHEMA_VERSION,
+    USABLE,
+    VERSION_COLUMNS,
+    fit_schema,
+    read_rows,
+    table_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
     "BATCHES_TO_MERGE",
+    "FULL_BATCH_ROWS",
     "Contents",
     "append_rows",
     "export_table",
@@ -58,6 +70,9 @@ FULL_BATCH_ROWS = 16_384
 
 _LEFTOVER_SECONDS = 3600
 _RETRIES = 20
+_FINDINGS = (*USABLE, MISMATCH)
+_BATCH_NAME = re.compile(r"\d{20}-z?[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\.(plan\.yaml|splits\.json|index\.parquet)\.[0-9a-f]{32}.*")
 
 
 class _Manifest(BaseModel):
@@ -75,7 +90,8 @@ class Contents:
     Attributes
     ----------
     table : pyarrow.Table
-        One row per run, the latest of each, in the order in which runs were first finished.
+        One row per run, in the order in which runs were first finished: the latest that was
+        measured, or whose RTL disagrees; of a run that has none, its latest failure.
     batches : tuple of str
         Names of the batches that were read.
     damaged : dict
@@ -106,7 +122,9 @@ def append_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """
     if not rows:
         return None
-    return _write_batch(folder, f"{time.time_ns():020d}", table_of(rows))
+    last = _batch_names(folder / "rows")[-1:]
+    after = [int(name.partition("-")[0]) + 1 for name in last]  # also if the clock goes back
+    return _write_batch(folder, f"{max(time.time_ns(), *after, 0):020d}", table_of(rows))
 
 
 def read_store(
@@ -209,8 +227,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE) -> None:
-    """Turn the small batches since the last full one into one, unless another process is at it.
+def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE, whole: bool = False) -> None:
+    """Turn small batches since the last full one into one, unless another process is at it.
 
     Parameters
     ----------
@@ -218,6 +236,9 @@ def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE) -> None:
         Of a campaign.
     least : int, optional
         Fewer batches are left as they are.
+    whole : bool, optional
+        Take all of them. By default an older one stays until those after it have as many rows, so
+        that every row is written again only so often as its batch can double.
 
     Raises
     ------
@@ -228,7 +249,8 @@ def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE) -> None:
     -----
     The merged batch takes the time of the latest one that it replaces, so rows that others add
     meanwhile stay the later ones. Killed before the old batches are gone, it leaves rows twice;
-    reading tells them from one another, and the next merge removes them.
+    reading tells them from one another, and the next merge removes them. A batch with columns that
+    this version does not know stays as it is, with all before it.
     """
     rows = folder / "rows"
     handle = lock_folder(rows)
@@ -236,8 +258,11 @@ def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE) -> None:
         return
     try:
         _sweep(rows)
-        small = _small_tail(rows)
-        if len(small) < max(least, 2):
+        tail = _small_tail(rows)
+        if len(tail) < max(least, 2):
+            return
+        small = list(tail) if whole else _level(tail)
+        if len(small) < 2:
             return
         contents = read_store(folder, skip=set(_batch_names(rows)) - set(small))
         if contents.damaged:
@@ -284,7 +309,7 @@ class _DamagedError(Exception):
 
 def _batch_names(rows: Path) -> list[str]:
     """Names of the batches, oldest first."""
-    return sorted(path.stem for path in rows.glob("*.parquet") if not path.name.startswith("."))
+    return sorted(path.stem for path in rows.glob("*.parquet") if _BATCH_NAME.fullmatch(path.stem))
 
 
 def _write_batch(folder: Path, moment: str, table: pa.Table, *, merged: bool = False) -> str:
@@ -310,17 +335,18 @@ def _write_batch(folder: Path, moment: str, table: pa.Table, *, merged: bool = F
 
 def _read_batches(folder: Path, names: Sequence[str], skip: set[str]) -> Contents:
     tables, batches, damaged = [], [], {}
+    read = list(dict.fromkeys([*names, "status"]))
     for batch in _batch_names(folder / "rows"):
         if batch in skip:
             continue
         try:
-            tables.append(_read_batch(folder / "rows" / f"{batch}.parquet", names))
+            tables.append(_read_batch(folder / "rows" / f"{batch}.parquet", read))
             batches.append(batch)
         except _DamagedError as error:
             damaged[batch] = str(error)
-    fields = [SCHEMA.field(name) for name in names]
+    fields = [SCHEMA.field(name) for name in read]
     empty = pa.schema(fields, metadata=SCHEMA.metadata).empty_table()
-    table = _latest(pa.concat_tables([empty, *tables]))
+    table = _latest(pa.concat_tables([empty, *tables])).select(names)
     return Contents(table=table, batches=tuple(batches), damaged=damaged)
 
 
@@ -339,8 +365,8 @@ def _read_batch(path: Path, names: Sequence[str]) -> pa.Table:
         raise _DamagedError("its checksum does not fit")
     try:
         with pq.ParquetFile(io.BytesIO(content)) as file:
-            there = [name for name in names if name in file.schema_arrow.names]
-            return fit_schema(file.read(columns=there), names)
+            held = set(file.schema_arrow.names)
+            return fit_schema(file.read(columns=[name for name in names if name in held]), names)
     except pa.ArrowException as error:
         raise _DamagedError(" ".join(str(error).split())) from error
 
@@ -353,7 +379,10 @@ def _manifest(path: Path) -> _Manifest:
         if not path.exists():
             raise
         raise _DamagedError("its manifest is missing") from error
-    except (OSError, ValidationError) as error:
+    except OSError as error:
+        name = str(path.with_suffix(".json"))
+        raise InputError(f"cannot read {name!r}: {error.strerror}") from error
+    except ValidationError as error:
         raise _DamagedError("its manifest cannot be read") from error
 
 
@@ -371,39 +400,58 @@ def _set_aside(folder: Path, name: str) -> None:
         raise InputError(f"rows/{name}.parquet {rule}: {error.strerror}") from error
 
 
-def _small_tail(rows: Path) -> list[str]:
-    """Name the batches since the last full one: what is merged must be next to one another."""
-    small: list[str] = []
+def _small_tail(rows: Path) -> dict[str, int]:
+    """Rows of the batches since the last full one: what is merged must be next to one another."""
+    small: dict[str, int] = {}
     for name in reversed(_batch_names(rows)):
+        path = rows / f"{name}.parquet"
         try:
-            manifest = _manifest(rows / f"{name}.parquet")
-        except (_DamagedError, FileNotFoundError):
+            manifest = _manifest(path)
+            known = set(pq.read_schema(path).names) <= set(SCHEMA.names)
+        except (_DamagedError, OSError, pa.ArrowException):
             break
-        if manifest.rows >= FULL_BATCH_ROWS:
+        if manifest.rows >= FULL_BATCH_ROWS or not known:
             break
-        small.append(name)
-    return small[::-1]
+        small[name] = manifest.rows
+    return dict(reversed(small.items()))
+
+
+def _level(tail: dict[str, int]) -> list[str]:
+    """Name the latest batches, back to one that has more rows than all after it."""
+    level: list[str] = []
+    rows = 0
+    for name, count in reversed(tail.items()):
+        if level and count > rows:
+            break
+        level.append(name)
+        rows += count
+    return level[::-1]
 
 
 def _sweep(rows: Path) -> None:
     """Remove what killed processes have left: unfinished files, manifests without rows."""
-    for path in rows.iterdir():
-        unfinished = path.name.startswith(".") or (
-            path.suffix == ".json" and not path.with_suffix(".parquet").exists()
-        )
+    for path in (*rows.iterdir(), *rows.parent.iterdir()):
+        unfinished = bool(_TEMPORARY.fullmatch(path.name)) and path.is_file()
+        if path.parent == rows:
+            unfinished = path.name.startswith(".") or (
+                path.suffix == ".json" and not path.with_suffix(".parquet").exists()
+            )
         with contextlib.suppress(FileNotFoundError):  # finished meanwhile
             if unfinished and time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
                 path.unlink()
 
 
 def _latest(table: pa.Table) -> pa.Table:
-    """Keep the last row of every run, at the place of the first."""
+    """Keep one row of every run, at the place of the first: its last finding, or last failure."""
     ids = table.column("run_id")
     if len(pc.unique(ids)) == len(ids):
         return table
-    numbered = pa.table({"run_id": ids, "row": pa.array(range(len(ids)), pa.int64())})
-    found = numbered.group_by("run_id").aggregate([("row", "min"), ("row", "max")])
-    return table.take(found.sort_by("row_min").column("row_max"))
+    rows = np.arange(len(ids))
+    found = pc.is_in(table.column("status"), value_set=pa.array(_FINDINGS))
+    rank = rows + len(rows) * found.to_numpy()
+    numbered = pa.table({"run_id": ids, "row": rows, "rank": rank})
+    best = numbered.group_by("run_id").aggregate([("row", "min"), ("rank", "max")])
+    return table.take(best.sort_by("row_min").column("rank_max").to_numpy() % len(rows))
 
 
 def _flat(table: pa.Table) -> pa.Table:

@@ -25,6 +25,7 @@ from ..predictor.features import FLAT_KEYS
 from ..predictor.machine import BUCKETS
 
 __all__ = [
+    "MISMATCH",
     "SCHEMA",
     "SCHEMA_VERSION",
     "SPLITS",
@@ -40,8 +41,13 @@ __all__ = [
 USABLE = ("ok", "silent")
 """Statuses of runs that were measured; the others have a reason instead."""
 
+MISMATCH = "mismatch"
+"""Status of a run whose RTL does not do what the reference or the timing model say."""
+
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning or goes; a new key of the configuration does not."""
+
+_VERSION_KEY = "spikemeter.schema_version"
 
 SPREAD = ("mean", "sd", "min", "median", "p95", "max")
 """What is kept of a quantity over samples."""
@@ -121,7 +127,7 @@ SCHEMA: pa.Schema = pa.schema(
         *((key, _flat_type(key)) for key in FLAT_KEYS),
         *_MEASURED.items(),
     ],
-    metadata={"spikemeter.schema_version": str(SCHEMA_VERSION)},
+    metadata={_VERSION_KEY: str(SCHEMA_VERSION)},
 )
 """Columns of the table, in order."""
 
@@ -151,7 +157,15 @@ def read_rows(path: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"cannot read the table {str(path)!r}: {reason}") from error
-    return fit_schema(table, path=path)
+    version = (table.schema.metadata or {}).get(_VERSION_KEY.encode(), b"").decode()
+    if version not in ("", str(SCHEMA_VERSION)):  # other programs may have left none
+        rule = f"must have schema_version {SCHEMA_VERSION}"
+        raise InputError(f"the table {str(path)!r} {rule}, got {version}")
+    try:
+        return fit_schema(table, path=path)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot use the table {str(path)!r}: {reason}") from error
 
 
 def fit_schema(
@@ -175,11 +189,13 @@ def fit_schema(
         If a measured column is missing.
     """
     names = SCHEMA.names if columns is None else columns
+    held = dict(zip(table.column_names, table.columns, strict=True))
     arrays = []
     for name in names:
         field = SCHEMA.field(name)
-        if name in table.column_names:
-            arrays.append(table.column(name).cast(field.type))
+        if name in held:
+            fits = held[name].type == field.type
+            arrays.append(held[name] if fits else held[name].cast(field.type))
         elif name in FLAT_KEYS:
             arrays.append(pa.nulls(table.num_rows, field.type))
         else:

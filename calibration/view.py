@@ -19,7 +19,7 @@ __all__ = ["chosen_columns", "read_rows_where"]
 
 _STALE = "stale"
 _NAMES = (*SCHEMA.names, _STALE)
-_CONDITION = re.compile(r"\s*([\w.]+)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
+_CONDITION = re.compile(r"\s*([\w.]+)\s*(<=|>=|!=|==?|<|>)\s*(.*?)\s*")
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<=": pc.less_equal, ">=": pc.greater_equal, "!=": pc.not_equal,
     "=": pc.equal, "<": pc.less, ">": pc.greater,
@@ -86,6 +86,7 @@ def _parsed(condition: str) -> tuple[str, str, pa.Scalar]:
     if found is None:
         raise InputError(f"where: must be KEY=VALUE, or with != < <= > >=; got {condition!r}")
     key, sign, text = found.groups()
+    sign = "=" if sign == "==" else sign
     if key not in _NAMES:
         raise InputError(f"where: must name a column of the table; got {key!r}")
     kind = pa.bool_() if key == _STALE else SCHEMA.field(key).type

@@ -30,11 +30,13 @@ from ..errors import (
     ClusterError,
     InputError,
     MissingToolError,
+    SpikemeterError,
     SpikeMismatchError,
     TimingMismatchError,
     ToolKilledError,
 )
 from ..predictor.features import row_from_config
+from .table import MISMATCH
 
 __all__ = [
     "CRASHED",
@@ -50,9 +52,6 @@ __all__ = [
 
 FAILED = "failed"
 """Status of a run that ended in an error; its reason says which."""
-
-MISMATCH = "mismatch"
-"""Status of a run whose RTL does not do what the reference or the timing model say."""
 
 TIMEOUT = "timeout"
 """Status of a run that took longer than the plan allows."""
@@ -70,7 +69,7 @@ _CHILD = (sys.executable, "-m", "spikemeter.calibration.worker")
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.5
 _KEPT_SHARE = 0.5
-_TIDY_SECONDS = 5.0
+_TIDY_SECONDS = 20.0
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Errors of the place, not of the run: every other run would fail alike
@@ -132,7 +131,7 @@ def run_job(job: Job) -> dict[str, Any]:
     ClusterError
         If it has another version of a stage.
     InputError
-        If it cannot write. All three would make every run fail alike.
+        If it cannot write, or lacks the recordings. All three would make every run fail alike.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         measured = _child().run(job)
@@ -294,7 +293,8 @@ def _measured(job: Job) -> dict[str, Any]:
     except SpikeMismatchError as error:
         return {"status": MISMATCH, "reason": str(error), "spikes_match": False}
     except TimingMismatchError as error:
-        return {"status": MISMATCH, "reason": str(error), "spikes_match": True}
+        difference = {"timing.difference_cycles": error.difference_cycles}
+        return {"status": MISMATCH, "reason": str(error), "spikes_match": True, **difference}
     except ToolKilledError as error:
         return {"status": CRASHED, "reason": str(error)}
     except MemoryError as error:
@@ -302,7 +302,22 @@ def _measured(job: Job) -> dict[str, Any]:
     except Exception as error:
         if any(os.strerror(number) in str(error) for number in _PLACE_ERRORS):
             return _futile(InputError, str(error))
+        if isinstance(error, InputError) and (reason := _missing_data(job)):
+            return _futile(InputError, reason)
         return {"status": FAILED, "reason": f"{type(error).__name__}: {error}"}
+
+
+def _missing_data(job: Job) -> str | None:
+    """Say why the data of a run cannot be loaded on this machine, if that is so."""
+    from ..datasets import load_splits
+
+    try:
+        load_splits(load_config(job.config))
+    except SpikemeterError as error:
+        return str(error)
+    except Exception:  # whatever else it is, the run has met it first
+        return None
+    return None
 
 
 def _futile(kind: type[Exception], reason: str) -> dict[str, Any]:

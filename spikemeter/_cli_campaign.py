@@ -87,7 +87,10 @@ def calibrate(
                     retry_failed=retry_failed, progress=watch,
                 )  # fmt: skip
     if dry_run:
-        emit(dict(tell(parsed, out, retry_failed=retry_failed)), as_json, _show_dry_run)
+        told = tell(
+            parsed, out, workers=workers, scheduler=scheduler, gpus=gpus, retry_failed=retry_failed
+        )
+        emit(dict(told), as_json, _show_dry_run)
         return
     emit(dict(report), as_json, _show_campaign)
     refuse_mismatches(report["mismatches"], report["runs"])
@@ -120,10 +123,11 @@ def table(
     chosen = chosen_columns(columns, _SHOWN_COLUMNS if csv is None and parquet is None else None)
     contents = read_rows_where(folder, [*chosen, "status"], where or [])
     rows = contents.table.select(chosen)
-    shown = rows.num_rows if as_json and limit is None else limit or _SHOWN_ROWS
+    shown = limit if limit is not None else rows.num_rows if as_json else _SHOWN_ROWS
     for path in (csv, parquet):
         if path is not None:
-            export_table(rows, path, as_csv=path is csv)
+            ordered = contents.table.sort_by("run_id").select(chosen)
+            export_table(ordered, path, as_csv=path is csv)
     report = {
         "folder": str(folder),
         "rows": rows.num_rows,
@@ -191,10 +195,14 @@ def _live_view(console: Console) -> Iterator[Callable[[CampaignState], None]]:
 def _line_view(console: Console) -> Callable[[CampaignState], None]:
     linked: set[str] = set()
     spoken = time.monotonic()
+    waiting: str | None = None
 
     def watch(state: CampaignState) -> None:
-        nonlocal spoken
+        nonlocal spoken, waiting
         _link_once(console, state, linked)
+        if state.waiting and state.waiting != waiting:
+            console.print(state.waiting)
+        waiting = state.waiting
         if state.step == "runs" and time.monotonic() - spoken > _SECONDS_BETWEEN_LINES:
             console.print(f"{state.done} of {state.total} runs, {_sentence(state)}")
             spoken = time.monotonic()
@@ -213,8 +221,9 @@ def _sentence(state: CampaignState) -> str:
     left = "unknown" if state.seconds_left is None else _duration(state.seconds_left)
     accuracy = "-" if state.best_accuracy is None else f"{100 * state.best_accuracy:.1f} %"
     cycles = "-" if state.lowest_cycles is None else f"{state.lowest_cycles:,.0f} cycles"
+    waiting = f"{state.waiting}; " if state.waiting else ""
     return (
-        f"{state.failed} failed, {state.runs_per_hour:.0f} runs/h, time left {left}; "
+        f"{waiting}{state.failed} failed, {state.runs_per_hour:.0f} runs/h, time left {left}; "
         f"best accuracy {accuracy}, lowest latency {cycles}"
     )
 

@@ -58,7 +58,11 @@ class SpikeMismatchError(SpikemeterError):
 
 
 class TimingMismatchError(SpikemeterError):
-    """RTL and timing model disagree about the cycles of the same spikes."""
+    """RTL and timing model disagree about the cycles of the same spikes, by so many at most."""
+
+    def __init__(self, message: str, difference_cycles: int | None = None) -> None:
+        super().__init__(message)
+        self.difference_cycles = difference_cycles
 
 
 class ToolKilledError(SimulationError):

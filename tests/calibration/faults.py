@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 from rich.console import Console
 
 REPOSITORY = Path(__file__).parents[2]
@@ -44,7 +45,11 @@ from campaigns import (  # noqa: E402
     write_plan,
 )
 
+from spikemeter.calibration import plan_of  # noqa: E402
+from spikemeter.calibration.splits import read_splits  # noqa: E402
+from spikemeter.calibration.store import read_store  # noqa: E402
 from spikemeter.files import CACHE_VARIABLE, cache_folder  # noqa: E402
+from spikemeter.models import load_run  # noqa: E402
 
 FULL_DISK = "400k"
 OUTAGE_SECONDS = 30
@@ -152,7 +157,7 @@ def driver_killed(scene: Scene) -> None:
             hit = kill_at(process, scene.rng.uniform(0.1, longest))
         if hit:
             killed += 1
-            # Nothing half: every file that is there can be read
+            check_nothing_is_half(out)
             words = ("--resume",) if (out / "plan.yaml").exists() else (scene.plan,)
         else:
             scene.check(out)
@@ -161,6 +166,21 @@ def driver_killed(scene: Scene) -> None:
     if (out / "plan.yaml").exists():
         scene.resume(out)
     scene.say(f"  {killed} kills within {longest:.0f} s each, {folders} campaigns")
+
+
+def check_nothing_is_half(out: Path) -> None:
+    """See that every file which a killed campaign has left can be read."""
+    if (out / "plan.yaml").exists():
+        plan_of(out)
+    if (out / "splits.json").exists():
+        read_splits(out)
+    if (out / "index.parquet").exists():
+        pq.read_table(out / "index.parquet", page_checksum_verification=True)
+    if (out / "rows").is_dir():
+        assert read_store(out).damaged == {}
+    for folder in out.glob("runs/[!.]*"):
+        if folder.suffix != ".partial":
+            load_run(folder)
 
 
 def worker_killed(scene: Scene) -> None:

@@ -9,7 +9,7 @@ import pytest
 from campaigns import PLAN, finish, kill_at, rows, started, write_plan
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
-from fake_cluster import OK, FakeCluster
+from fake_cluster import HELD, OK, FakeCluster
 
 from spikemeter.calibration import (
     campaign,
@@ -21,7 +21,7 @@ from spikemeter.calibration import (
     run_campaign,
 )
 from spikemeter.calibration.cluster import check_request
-from spikemeter.calibration.measure import measure
+from spikemeter.calibration.measure import _spread, measure
 from spikemeter.calibration.plan import Plan
 from spikemeter.calibration.runs import run_id_of, run_numbers
 from spikemeter.calibration.store import append_rows, stage_versions
@@ -186,6 +186,27 @@ def test_what_a_lost_scheduler_had_is_done_by_the_next(cluster, tmp_path):
     assert sorted(set(cluster.given)) == [0.5, 0.7, 0.9]
 
 
+def test_an_error_of_a_worker_is_no_lost_scheduler(cluster, tmp_path):
+    cluster.outcomes[0.9] = OSError(12, "Cannot allocate memory")
+    with pytest.raises(ClusterError, match=r"cannot do runs: OSError: .*Cannot allocate memory"):
+        run_campaign(plan(), tmp_path, scheduler="tcp://there:1")
+    assert cluster.connections == 1
+
+
+def test_a_cluster_without_workers_is_said_and_then_given_up(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(drive, "_WAIT_SECONDS", 0.6)
+    monkeypatch.setattr(FakeCluster, "nthreads", lambda _: {})
+    cluster.outcomes[0.9] = HELD
+    states = []
+    with pytest.raises(ClusterError, match=r"has had no worker for .* the same command goes on"):
+        run_campaign(plan(), tmp_path, scheduler="tcp://there:1", progress=states.append)
+    assert [state.waiting for state in states if state.waiting] == [
+        "no worker is left; waiting up to 0 min for one"
+    ]
+    assert read_table(tmp_path)["neuron.beta"].tolist() == [0.5]
+
+
 def test_a_scheduler_that_is_lost_again_and_again_ends_the_campaign(cluster, tmp_path):
     cluster.outcomes[0.9] = FutureCancelledError("run", "scheduler-connection-lost")
     with pytest.raises(ClusterError, match=r"lost the cluster.*the same command goes on"):
@@ -226,18 +247,33 @@ def test_progress_says_what_has_come_so_far(cluster, tmp_path):
     cluster.outcomes.update(
         {
             0.5: OK | {"cycles.mean": 9.0, "accuracy.integer.test": 0.7},
+            0.6: OK | {"cycles.mean": 1.0, "status": "silent"},
             0.7: {"status": "failed", "reason": "no luck"},
         }
     )
     states = []
-    run_campaign(plan(0.5, 0.7, 0.9), tmp_path, progress=states.append)
-    assert [state.done for state in states if state.dashboard] == [0, 1, 2, 3]
+    run_campaign(plan(0.5, 0.6, 0.7, 0.9), tmp_path, progress=states.append)
+    assert [state.done for state in states if state.dashboard] == [0, 1, 2, 3, 4]
     last = states[-1]
     assert (last.failed, last.best_accuracy, last.lowest_cycles) == (1, 0.7, 7.0)
     assert last.dashboard == "http://nowhere"
     assert last.runs_per_hour > 0
     assert last.seconds_left == 0
     assert states[0].seconds_left is None
+    run_campaign(plan(0.5, 0.6, 0.7, 0.8, 0.9), tmp_path, progress=states.append)
+    first, last = states[6], states[-1]  # what was there counts too
+    assert (first.done, first.started, last.done) == (4, 4, 5)
+    for state in (first, last):
+        assert (state.failed, state.best_accuracy, state.lowest_cycles) == (1, 0.7, 7.0)
+
+
+def test_another_file_does_not_pass_for_the_mark_of_a_campaign(cluster, tmp_path):
+    (tmp_path / "campaign-1").touch()
+    (tmp_path / f"campaign-{'0' * 32}").mkdir()
+    run_campaign(plan(), tmp_path)
+    marks = [path for path in tmp_path.glob("campaign-*") if path.is_file()]
+    assert len(marks) == 2
+    assert len(campaign._marks(tmp_path)) == 1
 
 
 def test_gpus_are_asked_for(cluster, tmp_path):
@@ -279,6 +315,16 @@ def test_a_dry_run_tells_and_does_nothing(cluster, tmp_path):
     assert told["hours_from"] == "the rows that are there"
 
 
+def test_a_dry_run_refuses_what_the_run_would(tmp_path):
+    with pytest.raises(InputError, match="workers: must be at least 1, got 0"):
+        dry_run(plan(), tmp_path, workers=0)
+    with pytest.raises(InputError, match="scheduler: must be an address"):
+        dry_run(plan(), tmp_path, scheduler="there")
+    with pytest.raises(ConfigError, match=r"held_out\.unseen_surrogate: must be one that"):
+        dry_run(plan(held_out={"unseen_surrogate": ["luck"]}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write the folder"):
@@ -297,6 +343,9 @@ def test_a_folder_without_a_plan_cannot_be_resumed(tmp_path):
         ({"gpus": -1}, "gpus: must not be negative, got -1"),
         ({"scheduler": "there:8786"}, "scheduler: must be an address such as .* got 'there:8786'"),
         ({"scheduler": "tcp://there"}, "scheduler: must be an address"),
+        ({"scheduler": "tls://there:1"}, "scheduler: must be an address"),
+        ({"scheduler": "tcp://there:0"}, "scheduler: must be an address"),
+        ({"scheduler": "tcp://there:65536"}, "scheduler: must be an address"),
         ({"scheduler": "tcp://there:1", "workers": 2}, "workers: a scheduler has its own, got 2"),
     ],
 )
@@ -320,7 +369,7 @@ def test_an_interrupted_campaign_ends_at_once_and_leaves_no_half_run(tmp_path, i
         campaigns.wait_for(lambda: campaigns.is_at_a_run(out))
         members = campaigns.family(process)
         interrupt(process)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=campaigns.PATIENCE)
         assert process.returncode == 1, said
         assert "Traceback" not in said
         assert "distributed" not in said
@@ -367,6 +416,11 @@ def test_a_campaign_measures_every_run_once(tmp_path):
     before = written()
     assert run_campaign(plan(), tmp_path) == report
     assert written() == before
+
+
+def test_one_sample_has_no_standard_deviation():
+    assert _spread(np.array([[5.0, 6.0]]))["sd"] == [None, None]
+    assert _spread(np.array([[5.0], [7.0]]))["sd"] == [pytest.approx(2**0.5)]
 
 
 def test_a_run_that_diverges_says_so(tmp_path):

@@ -70,6 +70,14 @@ def test_a_table_is_printed_filtered_and_exported(run, plan, tmp_path):
     code, told, _ = run("table", out, "--json", "--columns", "reason", "--limit", "2")
     report = json.loads(told)
     assert (report["rows"], report["table"]) == (3, [{"reason": None}] * 2)
+    for words in (["--json"], []):
+        code, told, _ = run("table", out, "--limit", "0", *words)
+        assert code == 0
+        assert json.loads(told)["table"] == [] if words else "the first 0 shown" in told
+    run("table", out, "--csv", file)
+    ids = [line.partition(",")[0] for line in file.read_text().splitlines()[1:]]
+    assert len(ids) == 3
+    assert ids == sorted(ids)
 
 
 def test_damaged_rows_are_named(run, plan, tmp_path):
@@ -110,6 +118,10 @@ def test_a_mismatch_ends_with_an_error(run, plan, tmp_path, monkeypatch):
         (
             ["calibrate", "{plan}", "--out", "{out}", "--scheduler", "there"],
             "scheduler: must be an",
+        ),
+        (
+            ["calibrate", "{plan}", "--out", "{out}", "--dry-run", "--workers", "0"],
+            "workers: must be at least 1",
         ),
         (["calibrate", "{plan}", "--out", "{out}", "--gpus", "-1"], "gpus: must not be negative"),
         (["table", "{out}"], "cannot read the table"),

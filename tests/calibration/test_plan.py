@@ -119,6 +119,28 @@ def test_a_range_ends_where_it_says():
 
 
 @pytest.mark.parametrize(
+    ("key", "low", "high", "kind"),
+    [
+        ("training.patience", 1, 5, int),
+        ("hardware.membrane_bits", 16, 24, int),
+        ("training.epochs", 1.5, 3.5, int),
+        ("input.camera_threshold", 0.2, 0.5, float),
+        ("neuron.threshold", 1.00004, 1.00009, float),
+        ("neuron.beta", 0.5, 0.99996, float),
+    ],
+)
+def test_a_range_suits_its_key_and_keeps_its_bounds(key, low, high, kind):
+    base = PLAN["base"] | {"network": "10"}
+    vary = {key: {"low": low, "high": high}}
+    plan = plan_of(base=base, vary=vary, sampler="halton", runs=2000)
+    values = [plan._changes(number)[1][key] for number in range(plan.size)]
+    assert {type(value) for value in values} == {kind}
+    assert low <= min(values) <= max(values) <= high
+    section, _, inner = key.partition(".")
+    assert getattr(getattr(plan.config(0), section), inner) == values[0]
+
+
+@pytest.mark.parametrize(
     ("changes", "parts"),
     [
         ({"run": 3}, ["unknown key 'run'", "runs"]),

@@ -6,11 +6,13 @@ import pytest
 from spikemeter.calibration.plan import Plan
 from spikemeter.calibration.splits import (
     SPLITS,
+    choose_splits,
     freeze_splits,
     is_held_out,
     read_splits,
     split_columns,
 )
+from spikemeter.calibration.store import append_rows
 from spikemeter.config import load_config
 from spikemeter.errors import ConfigError, InputError
 
@@ -46,7 +48,8 @@ def test_splits_are_chosen_once_and_kept(tmp_path):
 
 
 def test_the_first_of_two_at_once_holds(tmp_path):
-    plans = [plan(held_out={"unseen_topology": [network]}) for network in NETWORKS]
+    plans = [plan(vary={"network": NETWORKS[number:]}) for number in range(3)]
+    alone = [choose_splits(each, tmp_path) for each in plans]
     chosen = []
     threads = [
         threading.Thread(target=lambda each=each: chosen.append(freeze_splits(each, tmp_path)))
@@ -56,7 +59,8 @@ def test_the_first_of_two_at_once_holds(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(found == read_splits(tmp_path) for found in chosen)
+    assert chosen == [read_splits(tmp_path)] * 3
+    assert chosen[0] in alone
 
 
 def test_a_row_is_on_one_side_whatever_else_there_is(tmp_path):
@@ -81,19 +85,66 @@ def test_these_sides_never_move(tmp_path):
         "unseen_topology": ["4C3-MP4-10"],
         "unseen_surrogate": ["fast_sigmoid"],
         "unseen_dataset": [],
-        "unseen_hardware": ["auto 32 1 layer_serial"],
+        "unseen_hardware": ["2,10 16 1 layer_serial", "8,10 16 1 layer_serial"],
     }
     configs = [load_config({**CONTENT["base"], "neuron": {"beta": 0.05 * n}}) for n in range(1, 19)]
     assert [n for n in range(18) if is_held_out(configs[n], "random", splits)] == [10, 12, 17]
 
 
-def test_an_encoding_makes_another_data_set(tmp_path):
-    vary = {"input.encoding": ["rate", "latency"], "input.gain": [0.5, 1.0]}
-    base = {"dataset": "nmnist-saccade", "network": "10", "input": {"channels": 1}}
+@pytest.mark.parametrize(
+    ("vary", "size"),
+    [
+        ({"input.camera_threshold": [None, 0.3, 0.5]}, {}),
+        ({"input.gain": [0.5, 0.6, 0.7, 1.0]}, {"channels": 1, "encoding": "rate"}),
+        (
+            {
+                "eye": [
+                    {"input.camera_threshold": 0.3},
+                    {"input.encoding": "latency", "input.channels": 1},
+                    {"input.encoding": "rate", "input.channels": 1},
+                ]
+            },
+            {},
+        ),
+    ],
+    ids=["camera", "gain", "coding"],
+)
+def test_the_same_pictures_are_on_one_side(tmp_path, vary, size):
+    base = {"network": "10", "input": size}
+    vary = vary | {"dataset": ["nmnist-saccade", "digits-saccade"]}
     grid = Plan.model_validate({"base": base, "vary": vary, "sampler": "grid"})
-    held = freeze_splits(grid, tmp_path).held_out["unseen_dataset"]
-    assert len(held) == 1
-    assert held[0] in ("nmnist-saccade rate 0.5", "nmnist-saccade rate 1", "nmnist-saccade latency")
+    splits = freeze_splits(grid, tmp_path)
+    (held,) = splits.held_out["unseen_dataset"]
+    sides = {(c.dataset, is_held_out(c, "unseen_dataset", splits)) for c in grid.configs}
+    assert sides == {("nmnist-saccade", held == "nmnist-saccade"),
+                     ("digits-saccade", held == "digits-saccade")}  # fmt: skip
+
+
+def test_hardware_that_comes_to_the_same_is_on_one_side(tmp_path):
+    base = CONTENT["base"] | {"network": "20-10"}
+    automatic = load_config(base)
+    cores = ["auto", list(automatic.neural_cores)]
+    vary = {"hardware.neural_cores": cores, "hardware.encoder_width": [16, 32]}
+    grid = Plan.model_validate({"base": base, "vary": vary, "sampler": "grid"})
+    splits = freeze_splits(grid, tmp_path)
+    assert len(splits.held_out["unseen_hardware"]) == 1
+    sides = [
+        (c.hardware.encoder_width, is_held_out(c, "unseen_hardware", splits)) for c in grid.configs
+    ]
+    assert len(set(sides)) == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "key"),
+    [
+        ({"gain": 0.5}, "gain"),
+        ({"encoding": "latency", "channels": 1, "gain": 0.5}, "gain"),
+        ({"encoding": "latency", "channels": 1, "camera_threshold": 0.3}, "camera_threshold"),
+    ],
+)
+def test_a_key_that_does_nothing_cannot_put_a_point_on_the_other_side(size, key):
+    with pytest.raises(ConfigError, match=rf"input\.{key}"):
+        load_config({**CONTENT["base"], "input": size})
 
 
 def test_a_plan_may_name_what_it_holds_out(tmp_path):
@@ -101,6 +152,19 @@ def test_a_plan_may_name_what_it_holds_out(tmp_path):
     splits = freeze_splits(plan(held_out=named), tmp_path)
     assert splits.held_out["unseen_topology"] == [NETWORKS[2]]
     assert splits.held_out["unseen_surrogate"]
+    assert freeze_splits(plan(held_out=named), tmp_path) == splits
+    other = plan(held_out={"unseen_topology": [NETWORKS[1]]})
+    with pytest.raises(ConfigError, match=r"held_out\.unseen_topology: must be what .* got 8C3"):
+        freeze_splits(other, tmp_path)
+
+
+def test_splits_that_are_gone_are_not_chosen_anew_beside_rows(tmp_path):
+    chosen = freeze_splits(plan(), tmp_path)
+    append_rows(tmp_path, [{"run_id": "a", "status": "ok"}])
+    assert freeze_splits(plan(), tmp_path) == chosen
+    (tmp_path / "splits.json").unlink()
+    with pytest.raises(InputError, match="there is no such file, though there are rows"):
+        freeze_splits(plan(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +187,13 @@ def test_splits_that_cannot_be_used_are_refused(tmp_path):
     splits = freeze_splits(plan(), tmp_path)
     with pytest.raises(InputError, match="split: must be one of random, unseen_topology"):
         is_held_out(plan().config(0), "unseen", splits)
-    (tmp_path / "splits.json").write_text(json.dumps({"held": 3}))
-    with pytest.raises(InputError, match="cannot use the splits"):
-        read_splits(tmp_path)
+    older = {"schema_version": 1, "held_out": {"unseen_hardware": ["auto 32 1 layer_serial"]}}
+    for content in ({"held": 3}, {"held_out": {"unseen_luck": []}}, older):
+        (tmp_path / "splits.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match="cannot use the splits"):
+            read_splits(tmp_path)
+    older["held_out"] = {"unseen_hardware": [], "unseen_surrogate": ["atan"]}
+    (tmp_path / "splits.json").write_text(json.dumps(older))
+    assert read_splits(tmp_path).held_out == older["held_out"]
     with pytest.raises(InputError, match="cannot read the splits"):
         read_splits(tmp_path / "nowhere")

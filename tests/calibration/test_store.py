@@ -3,8 +3,8 @@ import json
 import os
 import subprocess
 import sys
+import time
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -55,9 +55,38 @@ def test_rows_come_back_in_order_and_the_latest_of_a_run_holds(tmp_path):
     assert contents.damaged == {}
 
 
+def test_a_good_row_is_not_lost_to_a_later_failure(tmp_path):
+    append_rows(tmp_path, [row("a"), row("b", status="failed", reason="first")])
+    append_rows(tmp_path, [row("a", status="timeout"), row("b", status="crashed", reason="last")])
+    assert statuses(tmp_path) == {"a": "ok", "b": "crashed"}
+    assert read_store(tmp_path, ["reason"]).table.column("reason").to_pylist() == [None, "last"]
+    merge_batches(tmp_path, least=2)
+    assert statuses(tmp_path) == {"a": "ok", "b": "crashed"}
+
+
+def test_an_older_good_row_does_not_hide_that_rtl_disagrees(tmp_path):
+    append_rows(tmp_path, [row("a")])
+    append_rows(tmp_path, [row("a", status="mismatch")])
+    assert statuses(tmp_path) == {"a": "mismatch"}
+    append_rows(tmp_path, [row("a", samples=4)])
+    assert statuses(tmp_path) == {"a": "ok"}
+
+
+def test_a_later_batch_holds_also_if_the_clock_goes_back(tmp_path, monkeypatch):
+    append_rows(tmp_path, [row("a", samples=1)])
+    monkeypatch.setattr(store.time, "time_ns", lambda: 5)
+    for samples in (2, 3):
+        append_rows(tmp_path, [row("a", samples=samples)])
+    assert read_store(tmp_path).table.column("samples").to_pylist() == [3]
+    merge_batches(tmp_path, least=2)
+    append_rows(tmp_path, [row("a", samples=4)])
+    assert read_store(tmp_path).table.column("samples").to_pylist() == [4]
+
+
 def test_some_columns_are_read_alone(tmp_path):
     append_rows(tmp_path, [row("a")])
     assert read_store(tmp_path, ["status"]).table.column_names == ["run_id", "status"]
+    assert read_store(tmp_path, ["samples"]).table.column_names == ["run_id", "samples"]
     assert read_store(tmp_path / "nowhere", ["status"]).table.num_rows == 0
 
 
@@ -114,12 +143,15 @@ def test_a_batch_whose_writer_was_killed_is_not_there(tmp_path):
 def test_leftovers_are_removed_after_an_hour(tmp_path):
     append_rows(tmp_path, [row("a")])
     old, young = tmp_path / "rows" / "old.json", tmp_path / "rows" / "young.json"
-    for path in (old, young):
+    beside = [f".plan.yaml.{'0' * 32}", f".splits.json.{'1' * 32}.new", ".own", "plan.yaml"]
+    for path in (old, young, *(tmp_path / name for name in beside)):
         path.touch()
-    os.utime(old, (0, 0))
+    for path in (old, *(tmp_path / name for name in beside)):
+        os.utime(path, (0, 0))
     merge_batches(tmp_path)
     assert not old.exists()
     assert young.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".own", "plan.yaml", "rows"]
     assert statuses(tmp_path) == {"a": "ok"}
 
 
@@ -140,9 +172,42 @@ def test_full_batches_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "FULL_BATCH_ROWS", 3)
     for run_id in "abcdefgh":
         append_rows(tmp_path, [row(run_id)])
-        merge_batches(tmp_path, least=2)
+        merge_batches(tmp_path, least=2, whole=True)
     assert len(batches(tmp_path)) == 3
     assert list(statuses(tmp_path)) == list("abcdefgh")
+
+
+def test_a_row_is_written_again_only_as_often_as_its_batch_can_double(tmp_path, monkeypatch):
+    written = []
+    write = store._write_batch
+
+    def count(folder, moment, table, **options):
+        written.append(table.num_rows)
+        return write(folder, moment, table, **options)
+
+    monkeypatch.setattr(store, "_write_batch", count)
+    for number in range(128):
+        append_rows(tmp_path, [row(f"{number:03d}")])
+        merge_batches(tmp_path, least=4)
+    assert sum(written) <= 128 * (1 + 7)
+    assert len(batches(tmp_path)) <= 3 + 7
+    assert list(statuses(tmp_path)) == [f"{number:03d}" for number in range(128)]
+    merge_batches(tmp_path, least=2, whole=True)
+    assert len(batches(tmp_path)) == 1
+
+
+def test_columns_of_a_later_version_are_not_lost_to_merging(tmp_path):
+    append_rows(tmp_path, [row("a")])
+    table = table_of([row("b")])
+    later = table.append_column("neuron.later", pa.array([5.0]))
+    name = store._write_batch(tmp_path, f"{time.time_ns():020d}", later)
+    for run_id in "cd":
+        append_rows(tmp_path, [row(run_id)])
+    merge_batches(tmp_path, least=2, whole=True)
+    assert len(batches(tmp_path)) == 3
+    kept = pq.read_table(tmp_path / "rows" / f"{name}.parquet", partitioning=None)
+    assert kept.column("neuron.later").to_pylist() == [5.0]
+    assert list(statuses(tmp_path)) == list("abcd")
 
 
 def test_a_batch_that_is_merged_while_others_read_is_read_again(tmp_path, monkeypatch):
@@ -192,6 +257,38 @@ def test_a_store_of_another_version_is_refused(tmp_path):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 2}))
     with pytest.raises(InputError, match="must have schema_version 1, got 2"):
         read_store(tmp_path)
+
+
+def test_a_manifest_that_may_not_be_read_is_no_damage(tmp_path):
+    append_rows(tmp_path, [row("a")])
+    manifest = batches(tmp_path)[0].with_suffix(".json")
+    manifest.unlink()
+    manifest.mkdir()  # reading it fails, for root too
+    with pytest.raises(InputError, match=r"cannot read '.*\.json'"):
+        read_store(tmp_path, set_aside=True)
+    assert len(batches(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda table: table.replace_schema_metadata({"spikemeter.schema_version": "99"}),
+            r"the table '.*' must have schema_version 1, got 99",
+        ),
+        (
+            lambda table: table.set_column(
+                table.column_names.index("samples"), "samples", pa.array(["many"])
+            ),
+            r"cannot use the table '.*many",
+        ),
+    ],
+    ids=["another version", "wrong type"],
+)
+def test_an_exported_table_that_does_not_fit_is_refused(tmp_path, change, message):
+    pq.write_table(change(table_of([row("a")])), tmp_path / "table.parquet")
+    with pytest.raises(InputError, match=message):
+        read_table(tmp_path / "table.parquet")
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
@@ -256,6 +353,8 @@ def filled(tmp_path):
     [
         ([], "abc"),
         (["status=ok"], "ab"),
+        (["status==ok"], "ab"),
+        (["neuron.beta == 0.5"], "a"),
         (["status != ok"], "c"),
         (["neuron.beta>0.5"], "b"),
         (["neuron.beta>=0.5", "neuron.beta<0.7"], "a"),
@@ -314,6 +413,8 @@ def test_a_column_of_the_wrong_type_is_damage(tmp_path):
     table = pq.read_table(path, partitioning=None)
     place = table.column_names.index("samples")
     wrong = table.set_column(place, "samples", pa.array(["many"]))
-    store._write_batch(tmp_path, "00000000000000000000", wrong)
-    assert np.all(["many" in reason for reason in read_store(tmp_path).damaged.values()])
+    name = store._write_batch(tmp_path, "00000000000000000000", wrong)
+    damaged = read_store(tmp_path).damaged
+    assert list(damaged) == [name]
+    assert "many" in damaged[name]
     assert statuses(tmp_path) == {"a": "ok"}

@@ -77,6 +77,7 @@ def test_a_process_that_keeps_much_memory_is_replaced(tmp_path):
     ],
 )
 def test_a_run_that_fails_is_a_row_and_the_next_one_works(tmp_path, deed, changes, status, reason):
+    run_job(job(tmp_path, "work"))  # a child that has started: what it imports takes time too
     row = run_job(job(tmp_path, deed, **changes))
     assert (row["status"], row["reason"]) == (status, reason)
     assert row["network"] == "10"
@@ -88,7 +89,8 @@ def test_a_run_that_fails_is_a_row_and_the_next_one_works(tmp_path, deed, change
 
 def test_agreement_is_told_apart(tmp_path):
     assert run_job(job(tmp_path, "wrong spikes"))["spikes_match"] is False
-    assert run_job(job(tmp_path, "wrong cycles"))["spikes_match"] is True
+    row = run_job(job(tmp_path, "wrong cycles"))
+    assert (row["spikes_match"], row["timing.difference_cycles"]) == (True, 3)
 
 
 def test_a_run_whose_process_is_killed_is_tried_again(tmp_path):
@@ -109,6 +111,13 @@ def test_a_run_whose_process_is_killed_is_tried_again(tmp_path):
 def test_what_would_fail_every_run_is_no_row(tmp_path, deed, changes, error, message):
     with pytest.raises(error, match=message):
         run_job(job(tmp_path, deed, **changes))
+
+
+def test_recordings_that_are_missing_are_no_failed_row(tmp_path):
+    asked = job(tmp_path, "refuse")
+    asked.config["dataset"] = str(tmp_path / "recordings")
+    with pytest.raises(InputError, match=r"dataset: must be a folder on this machine.* \(on .+\)"):
+        run_job(asked)
 
 
 def test_a_folder_that_another_process_uses_or_nobody_sees_is_left_alone(tmp_path):
@@ -135,7 +144,7 @@ test_worker.run_job(test_worker.job(Path({folder!r}), "hang"))
 
 def wait_for_end(folder):
     """Wait until the processes of a run that hung are gone."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     for pid in map(int, (folder / "pids").read_text().split()):
         with contextlib.suppress(psutil.NoSuchProcess):
             while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:

@@ -107,7 +107,7 @@ def is_at_a_run(out: Path) -> bool:
     return any(out.glob("runs/.*"))
 
 
-def wait_for_end(processes: list[psutil.Process], patience: float = 30.0) -> None:
+def wait_for_end(processes: list[psutil.Process], patience: float = PATIENCE) -> None:
     """Wait until processes have ended by themselves."""
     _, alive = psutil.wait_procs(processes, timeout=patience)
     left = [member for member in alive if member.status() != psutil.STATUS_ZOMBIE]

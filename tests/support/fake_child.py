@@ -20,7 +20,7 @@ from spikemeter.errors import InputError, MissingToolError, SpikeMismatchError, 
 
 DEEDS = (
     "work", "hang", "grow", "die", "die once", "chatter", "full disk", "no tool", "wrong spikes",
-    "wrong cycles", "break", "hoard",
+    "wrong cycles", "break", "hoard", "refuse",
 )  # fmt: skip
 OK = {"status": "ok"}
 KEPT: list[bytes] = []
@@ -61,9 +61,11 @@ def measure(config: Config, folder: Path, samples: int, *, simulated: int) -> di
     if deed == "wrong spikes":
         raise SpikeMismatchError("layer 0")
     if deed == "wrong cycles":
-        raise TimingMismatchError("3 cycles")
+        raise TimingMismatchError("3 cycles", difference_cycles=3)
     if deed == "break":
         raise ZeroDivisionError("oh")
+    if deed == "refuse":
+        raise InputError("cannot use this")
     return OK | {"samples": samples, "samples.rtl": simulated, "reason": str(folder)}
 
 

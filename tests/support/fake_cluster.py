@@ -20,6 +20,9 @@ OK = {
     "spikes_match": True,
 }
 
+HELD = object()
+"""Outcome of a run that never ends."""
+
 
 @dataclass(slots=True)
 class FakeFuture:
@@ -32,7 +35,7 @@ class FakeFuture:
         return self.outcome
 
     def add_done_callback(self, callback: Callable[[FakeFuture], None]) -> None:
-        if self.outcome is not None:
+        if self.outcome is not None and self.outcome is not HELD:
             callback(self)
 
 
@@ -41,7 +44,7 @@ class FakeCluster:
     """Stands in for `connected`.
 
     Outcomes are measured columns or an exception, by beta, or a list of them, one for each try;
-    with None the connection is lost instead.
+    with None the connection is lost instead, with `HELD` nothing comes.
     """
 
     outcomes: dict[float, Any] = field(default_factory=dict)
