@@ -52,6 +52,8 @@ def started(out: Path, *words: str | Path) -> Iterator[psutil.Popen]:
     with psutil.Popen(
         command(out, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, text=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
         try:
             yield process
