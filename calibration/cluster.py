@@ -91,8 +91,10 @@ def connected(
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.target": False,
+        # Dask would set threads and malloc in this very process; a run sees to its own
+        "distributed.nanny.pre-spawn-environ": {},
     }
-    with dask.config.set(settings), _quiet():
+    with dask.config.set(settings), _quiet(), _same_environment():
         if scheduler is None:
             with _local_cluster(workers, gpus) as cluster:
                 try:
@@ -170,6 +172,18 @@ def _visible_gpus(count: int) -> list[str]:
     granted = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = granted.split(",") if granted else [str(number) for number in range(count)]
     return names[:count]
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Take back what Dask tells its workers by way of this process's environment."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from spikemeter.calibration import worker
+from spikemeter.calibration.cluster import connected
 from spikemeter.calibration.store import stage_versions
 from spikemeter.calibration.worker import Job, died, run_job
 from spikemeter.config import load_config
@@ -167,3 +168,30 @@ def test_a_child_whose_parent_is_killed_tidies_up_and_ends_with_what_it_started(
             os.kill(parent.pid, signal.SIGKILL)
     wait_for_end(tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_cluster_leaves_the_environment_alone() -> None:
+    before = dict(os.environ)
+    with connected(None, workers=1) as client:
+        (names,) = client.run(lambda: sorted(os.environ)).values()
+    assert dict(os.environ) == before
+    assert "PATH" in names
+    assert "MALLOC_TRIM_THRESHOLD_" not in set(names) - set(before)
+
+
+def test_a_run_keeps_its_memory_whatever_dask_tells_its_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[dict[str, str]] = []
+
+    class Started:
+        def __init__(self, *_: object, env: dict[str, str], **__: object) -> None:
+            told.append(env)
+
+    monkeypatch.setattr(worker.subprocess, "Popen", Started)
+    for value in ("65536", "1000"):
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", value)
+        worker._Child()
+    assert "MALLOC_TRIM_THRESHOLD_" not in told[0]
+    assert told[1]["MALLOC_TRIM_THRESHOLD_"] == "1000"
+    assert told[0]["OMP_NUM_THREADS"] == "1"
