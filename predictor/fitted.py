@@ -209,24 +209,7 @@ class FittedTiming:
     config: Config
 
     def trace(self, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
-        """Cycles from spike trains, which are counted with their taps.
-
-        Parameters
-        ----------
-        inputs : sequence of ndarray of bool
-            Spikes that enter each weighted layer, shape (samples, time_steps, channels, height,
-            width) or, flattened in that order, (samples, time_steps, features).
-
-        Returns
-        -------
-        Timing
-            One entry per sample.
-
-        Raises
-        ------
-        ValueError
-            If an array does not fit its layer.
-        """
+        """Cycles from spike trains, which are counted with their taps; see `TimingModel.trace`."""
         layers = self.config.layers
         check_trains(layers, self.config.input.time_steps, inputs)
         counts = [
@@ -239,27 +222,10 @@ class FittedTiming:
     def statistics(
         self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None
     ) -> Timing:
-        """Cycles from spike counts.
+        """Cycles from spike counts; see `TimingModel.statistics`.
 
-        Parameters
-        ----------
-        counts : sequence of ndarray of float, shape (samples, time_steps, in_channels)
-            Spikes that enter each weighted layer; with a last axis of 1 those of all channels,
-            which are then taken to spike alike. Means give a lower bound where the machine takes
-            the longer of two costs.
-        taps : sequence of ndarray of float, optional
-            Kernel taps of these spikes that lie inside the frame, in the same shapes. Default:
-            spikes are equally likely at every pixel.
-
-        Returns
-        -------
-        Timing
-            One entry per sample.
-
-        Raises
-        ------
-        ValueError
-            If an array does not fit its layer.
+        Counts of all channels together are taken to spike alike. Means give a lower bound where
+        the machine takes the longer of two costs.
         """
         layers, steps = self.config.layers, self.config.input.time_steps
         check_counts(layers, steps, "counts", counts)
