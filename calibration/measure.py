@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +16,7 @@ from ..config import Config
 from ..errors import InputError, RunFolderError, TimingMismatchError
 from ..predictor.machine import BUCKETS, Timing
 from ..predictor.timing import spike_taps, timing_model
-from .table import SPREAD
+from .table import PACKAGES, SPREAD
 
 if TYPE_CHECKING:
     from ..models import Run, SpikeTrains
@@ -86,6 +88,7 @@ def measure(
         "spikes_match": True,
         "seconds.simulate": seconds,
         "seconds.total": time.perf_counter() - begin,
+        **_package_columns(),
     }
 
 
@@ -168,6 +171,11 @@ def _training_columns(run: Run) -> dict[str, Any]:
             for split in ("validation", "test")
         },
     }
+
+
+@cache
+def _package_columns() -> dict[str, str]:
+    return {f"package.{name}": version(name) for name in PACKAGES}
 
 
 def _frames(run: Run, samples: int) -> NDArray[np.bool_]:

@@ -84,8 +84,27 @@ class Range(_Section):
 class Repeats(_Section):
     """Points that are run again with other training seeds, to measure the noise of seeds."""
 
-    points: Annotated[int, Field(ge=1, description="the first so many points")]
+    points: Annotated[
+        Annotated[int, Field(ge=1)] | None, Field(description="the first so many points")
+    ] = None
+    share: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        Field(description="instead of points: the first ones, up to this share of all"),
+    ] = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_points(self) -> Self:
+        if (self.points is None) == (self.share is None):
+            given = "neither" if self.points is None else "both"
+            raise ValueError(f"repeats.points: either this or share is required, got {given}")
+        return self
+
+    def of(self, points: int) -> int:
+        """Count the points that are run again, out of so many."""
+        if self.share is not None:
+            return math.ceil(self.share * points)
+        return min(self.points or 0, points)
 
 
 class Limits(_Section):
@@ -211,7 +230,7 @@ class Plan(_Section):
     def size(self) -> int:
         """Count the runs by number, of which two may be the same."""
         repeats = self.repeats
-        again = 0 if repeats is None else min(repeats.points, self.points) * len(repeats.seeds)
+        again = 0 if repeats is None else repeats.of(self.points) * len(repeats.seeds)
         return self.points + again
 
     def config(self, number: int) -> Config:

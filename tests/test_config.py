@@ -126,6 +126,68 @@ def test_the_digest_knows_every_setting_but_not_how_it_was_written():
     assert len(config.digest) == 64
 
 
+def test_a_digest_outlives_keys_that_come_later():
+    """A digest is made of what differs from the defaults, so no default may ever change.
+
+    A new key gets a line here; its default has to leave what a run does as it is.
+    """
+    assert load_config(BASE).model_dump(mode="json") == {
+        **BASE,
+        "data_root": None,
+        "input": {
+            "height": 16,
+            "width": 16,
+            "channels": 2,
+            "time_steps": 8,
+            "statistics": None,
+            "encoding": "events",
+            "gain": 1.0,
+            "time_window_ms": None,
+            "denoise_ms": None,
+            "values": "binary",
+            "camera_threshold": None,
+            "camera_mismatch": 0.05,
+            "camera_leak_hz": 0.4,
+        },
+        "neuron": {
+            "model": "lif",
+            "beta": 0.9,
+            "R": None,
+            "C": None,
+            "match": "none",
+            "threshold": 1.0,
+            "reset": "subtract",
+        },
+        "surrogate": {"name": "fast_sigmoid", "slope": 25.0, "width": None},
+        "training": {
+            "epochs": 10,
+            "lr": 0.001,
+            "batch_size": 64,
+            "weight_bits": 4,
+            "batch_norm": True,
+            "dropout": 0.0,
+            "loss": "mse_count",
+            "population": 1,
+            "seed": 0,
+            "patience": None,
+            "precision": "float32",
+        },
+        "hardware": {
+            "backend": "engine",
+            "clock_mhz": 100.0,
+            "neural_cores": "auto",
+            "encoder_width": 32,
+            "taps_per_cycle": 1,
+            "membrane_bits": "auto",
+            "schedule": "layer_serial",
+        },
+        "spikes": None,
+    }
+    assert load_config(BASE).digest[:16] == "12628efcaf6f2edd"
+    changed = load_config(BASE | {"surrogate": {"name": "atan", "slope": 25}})
+    assert changed.digest != load_config(BASE | {"surrogate": {"name": "atan"}}).digest
+
+
 def test_a_configuration_without_knobs_says_nothing_of_them():
     assert "knobs" not in load_config(BASE).model_dump()["hardware"]
     assert "knobs" not in load_config(BASE).to_yaml()

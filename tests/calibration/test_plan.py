@@ -94,6 +94,11 @@ def test_repeats_are_the_first_points_with_other_seeds():
         assert repeat.model_copy(update={"training": training}) == point
 
 
+def test_repeats_may_be_a_share_of_the_points():
+    repeated = plan_of(runs=5, repeats={"share": 0.3, "seeds": [7, 8]})
+    assert repeated.digests == plan_of(runs=5, repeats={"points": 2, "seeds": [7, 8]}).digests
+
+
 def test_a_grid_is_every_combination():
     vary = {"network": ["8C3-10", "10"], "neuron.beta": [0.5, 0.6, 0.7]}
     configs = plan_of(sampler="grid", runs=None, vary=vary).configs
@@ -175,6 +180,8 @@ def test_a_range_suits_its_key_and_keeps_its_bounds(key, low, high, kind):
             ["of the plan: neuron.beta", "less than or equal to 1"],
         ),
         ({"repeats": {"points": 1}}, ["repeats.seeds", "required"]),
+        ({"repeats": {"seeds": [1]}}, ["repeats.points", "share is required", "neither"]),
+        ({"repeats": {"points": 1, "share": 0.1, "seeds": [1]}}, ["repeats.points", "both"]),
         ({"timing_share": 1.5}, ["timing_share", "1", "1.5"]),
         ({"spot_checks": 20}, ["spot_checks: at most the 16 samples, got 20"]),
         ({"limits": {"seconds": 0}}, ["limits.seconds", "0"]),
