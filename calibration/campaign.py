@@ -20,7 +20,7 @@ import random
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -36,9 +36,17 @@ from .cluster import check_request
 from .drive import CampaignState, Progress, drive
 from .measure import measure, simulate_run
 from .plan import Plan, read_plan
-from .runs import DONE_COLUMNS, done_runs, run_id_of, run_numbers
+from .runs import DONE_COLUMNS, done_runs, rows_for, run_id_of, run_numbers
 from .splits import Splits, choose_splits, freeze_splits, split_columns
-from .store import Contents, merge_batches, read_store, stage_versions, with_stale
+from .store import (
+    Contents,
+    latest_rows,
+    merge_batches,
+    read_store,
+    set_aside,
+    stage_versions,
+    with_stale,
+)
 from .table import USABLE
 from .worker import MARK, MISMATCH, Job
 
@@ -84,7 +92,10 @@ class CampaignReport(TypedDict):
 
 
 class DryRun(TypedDict):
-    """What a campaign would do. ``hours`` is of one worker, from rows of it or a rough rule."""
+    """What a campaign would do. ``hours`` is of one worker, from rows of it or a rough rule.
+
+    ``damaged`` has a sentence for every batch of rows that it would set aside.
+    """
 
     folder: str
     runs: int
@@ -94,6 +105,7 @@ class DryRun(TypedDict):
     datasets: dict[str, int]
     hours: float
     hours_from: str
+    damaged: list[str]
 
 
 def run_campaign(
@@ -104,6 +116,7 @@ def run_campaign(
     scheduler: str | None = None,
     gpus: int = 0,
     retry_failed: bool = False,
+    only: Collection[int] | None = None,
     progress: Progress | None = None,
 ) -> CampaignReport:
     """Do every run of a plan that has no row yet.
@@ -123,6 +136,8 @@ def run_campaign(
         Give each run a GPU, as the Dask resource ``GPU``.
     retry_failed : bool
         Do runs again that failed before. Runs whose process was killed are done again anyway.
+    only : collection of int, optional
+        Runs to do, by number; all by default.
     progress : callable, optional
         Told the `CampaignState` whenever it changes.
 
@@ -148,10 +163,14 @@ def run_campaign(
     if scheduler is None and not out.exists():
         tool_environment()  # what is missing is said before anything is made
     numbers, splits, contents = _open(plan, out)
+    if only is not None:
+        numbers = {run_id: number for run_id, number in numbers.items() if number in only}
     done = done_runs(plan, contents.table, retry_failed=retry_failed)
     todo = {run_id: number for run_id, number in numbers.items() if run_id not in done}
-    state = _beginning(contents.table, done.intersection(numbers), len(numbers))
+    mine = rows_for(plan, contents.table)
+    state = _beginning(mine, done.intersection(numbers), len(numbers), contents.sentences())
     progress(state)
+    set_aside(out, contents.damaged)
     if todo:
         if scheduler is None:
             _prepare_machine(plan, todo.values(), progress)
@@ -172,18 +191,18 @@ def run_campaign(
                 os.close(alone)
     with contextlib.suppress(InputError):  # rows are safe; it can be done another time
         merge_batches(out, least=2, whole=True)
-    return _report(out, numbers, contents.sentences())
+    return _report(plan, out, numbers, contents.sentences())
 
 
 def campaign_table(plan: Plan, out: str | Path) -> pd.DataFrame:
-    """Rows of a plan, in its order.
+    """Rows of a plan, in its order; a row with another number of samples is none of it.
 
     Raises
     ------
     InputError
         If the store cannot be read, or a run has no row yet.
     """
-    table = read_store(Path(out)).table
+    table = rows_for(plan, read_store(Path(out), failures=True).table)
     places = {run_id: row for row, run_id in enumerate(table.column("run_id").to_pylist())}
     numbers = run_numbers(plan)
     missing = [run_id for run_id in numbers if run_id not in places]
@@ -211,7 +230,8 @@ def dry_run(
     check_request(scheduler, workers=workers, gpus=gpus)
     out = Path(out)
     choose_splits(plan, out)
-    table = read_store(out, (*DONE_COLUMNS, "seconds.total")).table
+    contents = read_store(out, (*DONE_COLUMNS, "seconds.total"), failures=True)
+    table = contents.table
     numbers = run_numbers(plan)
     done = done_runs(plan, table, retry_failed=retry_failed)
     todo = [number for run_id, number in numbers.items() if run_id not in done]
@@ -229,6 +249,7 @@ def dry_run(
         datasets=_scaled(Counter(str(config.dataset) for config in looked_at), share),
         hours=sum(seconds) * share / 3600,
         hours_from="the rows that are there" if measured else "a rough rule",
+        damaged=contents.sentences(),
     )
 
 
@@ -242,19 +263,27 @@ def _say_nothing(_: CampaignState) -> None:
 
 
 def _open(plan: Plan, out: Path) -> tuple[dict[str, int], Splits, Contents]:
-    """Make the folder, note the plan in it, and read what is there."""
+    """Read what is there, and note the plan; one that is refused leaves everything as it was."""
+    contents = read_store(out, (*DONE_COLUMNS, *_SHOWN_COLUMNS), failures=True)
+    choose_splits(plan, out)
+    new = not out.is_dir()
+    numbers = run_numbers(plan, None if new else out)
+    _make_folder(out)
+    if new:
+        run_numbers(plan, out)  # to be kept
+    text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
+    write_whole(out / "plan.yaml", text.encode())
+    return numbers, freeze_splits(plan, out), contents
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder and the mark by which workers know it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not _marks(out):  # two are no harm: a worker looks for one of them
             (out / f"{MARK}{uuid.uuid4().hex}").touch()
     except OSError as error:
         raise InputError(f"out: cannot write the folder {str(out)!r}: {error.strerror}") from error
-    contents = read_store(out, (*DONE_COLUMNS, *_SHOWN_COLUMNS), set_aside=True)
-    choose_splits(plan, out)  # what is refused leaves the older plan
-    numbers = run_numbers(plan, out)
-    text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
-    write_whole(out / "plan.yaml", text.encode())
-    return numbers, freeze_splits(plan, out), contents
 
 
 def _marks(out: Path) -> list[str]:
@@ -263,7 +292,9 @@ def _marks(out: Path) -> list[str]:
     return sorted(path.name for path in found if _MARK_NAME.fullmatch(path.name))
 
 
-def _beginning(table: pa.Table, done: Set[str], total: int) -> CampaignState:
+def _beginning(
+    table: pa.Table, done: Set[str], total: int, damaged: Sequence[str]
+) -> CampaignState:
     """Say where a campaign stands that finds some of its runs done."""
     names = ("run_id", "status", *_SHOWN_COLUMNS)
     columns = (table.column(name).to_pylist() for name in names)
@@ -279,6 +310,7 @@ def _beginning(table: pa.Table, done: Set[str], total: int) -> CampaignState:
             (cycles for status, _, cycles in mine if status == "ok" and cycles is not None),
             default=None,
         ),
+        damaged=tuple(damaged),
     )
 
 
@@ -316,11 +348,14 @@ def _prepare_machine(plan: Plan, numbers: Iterable[int], progress: Progress) -> 
         )
 
 
-def _report(out: Path, numbers: Mapping[str, int], damaged: Sequence[str]) -> CampaignReport:
-    contents = read_store(out, ("status", "reason", *stage_versions()))
-    columns = (contents.table.column(name).to_pylist() for name in ("run_id", "status", "reason"))
+def _report(
+    plan: Plan, out: Path, numbers: Mapping[str, int], damaged: Sequence[str]
+) -> CampaignReport:
+    contents = read_store(out, (*DONE_COLUMNS, "reason"), failures=True)
+    table = rows_for(plan, contents.table)
+    columns = (table.column(name).to_pylist() for name in ("run_id", "status", "reason"))
     mine = [row for row in zip(*columns, strict=True) if row[0] in numbers]
-    stale = with_stale(contents.table).column("stale")
+    stale = with_stale(latest_rows(contents.table)).column("stale")
     return CampaignReport(
         folder=str(out),
         runs=len(numbers),

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClusterError, InputError, MissingToolError
@@ -17,7 +18,7 @@ from ..errors import ClusterError, InputError, MissingToolError
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["GPU", "check_request", "connected"]
+__all__ = ["GPU", "check_request", "connected", "runs_at_once"]
 
 GPU = "GPU"
 """Dask resource of which a run takes one if GPUs are asked for."""
@@ -26,6 +27,7 @@ _CONNECT_SECONDS = 60
 _CLOSE_SECONDS = 5
 _LAST_PORT = 65_535
 _LOOK_SECONDS = 0.5
+_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
 def check_request(scheduler: str | None, *, workers: int | None = None, gpus: int = 0) -> None:
@@ -34,12 +36,16 @@ def check_request(scheduler: str | None, *, workers: int | None = None, gpus: in
     Raises
     ------
     InputError
+        Also if fewer GPUs are visible than asked for.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers: must be at least 1, got {workers}")
     if gpus < 0:
         raise InputError(f"gpus: must not be negative, got {gpus}")
     if scheduler is None:
+        if gpus and workers is not None and workers > gpus:
+            raise InputError(f"workers: at most one for each of {gpus} GPUs, got {workers}")
+        _visible_gpus(gpus)
         return
     found = re.fullmatch(r"tcp://[^\s/:][^\s/]*:([0-9]{1,5})", scheduler)
     if found is None or not 1 <= int(found[1]) <= _LAST_PORT:
@@ -72,6 +78,8 @@ def connected(
 
     Raises
     ------
+    InputError
+        If fewer GPUs are visible than asked for.
     MissingToolError
         If Dask is not installed.
     ClusterError
@@ -117,17 +125,27 @@ def connected(
             client.close(timeout=_CLOSE_SECONDS)
 
 
+def runs_at_once(client: Client, *, gpu: bool) -> int:
+    """Count the runs that the workers of a cluster can do at once, each with a GPU if asked for."""
+    threads = client.nthreads()
+    if not gpu:
+        return sum(threads.values())
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    gpus = {address: int(worker["resources"].get(GPU, 0)) for address, worker in workers.items()}
+    return sum(min(count, gpus.get(address, 0)) for address, count in threads.items())
+
+
 def _await_worker(client: Client, scheduler: str, gpu: bool) -> None:
     """Wait for a worker, as they may come after their scheduler."""
     deadline = time.monotonic() + _CONNECT_SECONDS
     kind = "worker with the resource GPU" if gpu else "worker"
     while time.monotonic() < deadline:
         try:
-            workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        except OSError as error:
-            raise ClusterError(f"lost the scheduler at {scheduler}") from error
-        if any(worker["resources"].get(GPU, 0) >= 1 or not gpu for worker in workers):
-            return
+            if runs_at_once(client, gpu=gpu):
+                return
+        except Exception as error:  # of any kind, once the client has closed itself
+            if client.status == "closed":
+                raise ClusterError(f"lost the scheduler at {scheduler}") from error
         time.sleep(_LOOK_SECONDS)
     raise ClusterError(f"the scheduler at {scheduler} had no {kind} within {_CONNECT_SECONDS} s")
 
@@ -145,7 +163,7 @@ def _local_cluster(workers: int | None, gpus: int) -> Any:
         }  # fmt: skip
         if gpus:
             options["resources"] = {GPU: 1}
-            options["env"] = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
+            options["env"] = {"CUDA_VISIBLE_DEVICES": devices[number]}
         spec[number] = {"cls": Nanny, "options": options}
     front = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(workers=spec, scheduler={"cls": Scheduler, "options": front})
@@ -170,8 +188,14 @@ def _kill_workers(cluster: Any) -> None:
 def _visible_gpus(count: int) -> list[str]:
     """Names of the GPUs to share out; a batch system may have granted only some of a machine's."""
     granted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = granted.split(",") if granted else [str(number) for number in range(count)]
-    return names[:count]
+    if granted is None:
+        return [str(number) for number in range(count)]
+    names = [name.strip() for name in granted.split(",")]
+    visible = list(takewhile(_DEVICE.fullmatch, names))  # as CUDA does, the first other one ends it
+    if len(visible) < count:
+        rule = f"at most the {len(visible)} in CUDA_VISIBLE_DEVICES ({granted!r})"
+        raise InputError(f"gpus: {rule}, got {count}")
+    return visible[:count]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..errors import ClusterError, InputError, SpikemeterError
-from .cluster import GPU, connected
+from .cluster import GPU, connected, runs_at_once
 from .runs import DONE_COLUMNS
 from .store import append_rows, merge_batches, read_store
 from .table import USABLE
@@ -68,6 +68,8 @@ class CampaignState:
         spikes at its outputs.
     waiting : str or None
         What the campaign waits for, if nothing goes on.
+    damaged : tuple of str
+        A sentence for every batch of rows that was found damaged; its runs are done again.
     dashboard : str or None
         Address of Dask's dashboard.
     """
@@ -81,6 +83,7 @@ class CampaignState:
     best_accuracy: float | None = None
     lowest_cycles: float | None = None
     waiting: str | None = None
+    damaged: tuple[str, ...] = ()
     dashboard: str | None = None
 
     @property
@@ -244,7 +247,7 @@ class _Book:
     def is_done_elsewhere(self, run_id: str) -> bool:
         """Tell whether another campaign has done a run meanwhile, and count it."""
         if time.monotonic() - self.looked > _LOOK_SECONDS:
-            found = read_store(self.folder, DONE_COLUMNS, skip=self.known)
+            found = read_store(self.folder, DONE_COLUMNS, skip=self.known, failures=True)
             self.elsewhere |= self.done_runs(found.table)
             self.known.update(found.batches)
             self.looked = time.monotonic()
@@ -322,19 +325,20 @@ class _Desk:
         if self.threads:
             self.manned = now
         minutes = f"{_WAIT_SECONDS / 60:.0f} min"
+        kind = f"worker with the resource {GPU}" if self.gpu else "worker"
         silent = now - self.manned > _SILENT_SECONDS
-        book.tell_waiting(f"no worker is left; waiting up to {minutes} for one" if silent else None)
+        book.tell_waiting(f"no {kind} is left; waiting up to {minutes} for one" if silent else None)
         if now - self.manned > _WAIT_SECONDS:
             raise ClusterError(
-                f"the cluster has had no worker for {minutes}; finished rows are kept, and the "
+                f"the cluster has had no {kind} for {minutes}; finished rows are kept, and the "
                 "same command goes on"
             )
 
     def _room(self) -> int:
-        """Jobs to give out at most; the cluster may grow and shrink."""
+        """Count the jobs to give out at most; the cluster may grow and shrink."""
         if time.monotonic() - self.looked > _LOOK_SECONDS or not self.threads:
             try:
-                self.threads = sum(self.client.nthreads().values())
+                self.threads = runs_at_once(self.client, gpu=self.gpu)
             except Exception as error:
                 raise _LostError(str(error) or type(error).__name__) from error
             self.looked = time.monotonic()

@@ -81,6 +81,7 @@ def measure(
         **_training_columns(run),
         **_spike_columns(config, spikes),
         **_cycle_columns(timing),
+        **_data_columns(config),
         "initiation_interval_cycles": float(np.mean(timing.initiation_interval_cycles)),
         "samples": samples,
         "samples.rtl": in_rtl,
@@ -176,6 +177,17 @@ def _training_columns(run: Run) -> dict[str, Any]:
 @cache
 def _package_columns() -> dict[str, str]:
     return {f"package.{name}": version(name) for name in PACKAGES}
+
+
+def _data_columns(config: Config) -> dict[str, Any]:
+    """Say what entered the network while it was trained."""
+    from ..datasets import input_statistics, load_splits
+
+    train = load_splits(config).train
+    return {
+        "input.train_events": input_statistics(train).ravel().tolist(),
+        "samples.train": len(train),
+    }
 
 
 def _frames(run: Run, samples: int) -> NDArray[np.bool_]:

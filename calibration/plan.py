@@ -43,7 +43,14 @@ from pydantic import (
     model_validator,
 )
 
-from ..config import Config, error_sentence, load_config, read_yaml, require_rtl
+from ..config import (
+    Config,
+    TrainingConfig,
+    error_sentence,
+    load_config,
+    read_yaml,
+    require_rtl,
+)
 from ..datasets import require_binary
 from ..errors import ConfigError
 
@@ -51,6 +58,7 @@ __all__ = ["Limits", "Plan", "Range", "Repeats", "read_plan"]
 
 _SIGNIFICANT_DIGITS = 4
 _MOST_RUNS = 1_000_000
+_SEED = "training.seed"
 
 _Choices = Annotated[tuple[Any, ...], Field(min_length=1)]
 
@@ -74,6 +82,11 @@ class Range(_Section):
             raise ValueError("low must be positive on a log scale")
         return self
 
+    @property
+    def holds_whole(self) -> bool:
+        """Whether there is a whole number between them."""
+        return math.ceil(self.low) <= math.floor(self.high)
+
     def at(self, share: float) -> float:
         """Value at a share in [0, 1) of the way from `low` to `high`."""
         if self.log:
@@ -92,6 +105,12 @@ class Repeats(_Section):
         Field(description="instead of points: the first ones, up to this share of all"),
     ] = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"repeats.seeds: must differ, got {list(self.seeds)}")
+        return self
 
     @model_validator(mode="after")
     def _check_points(self) -> Self:
@@ -129,7 +148,8 @@ class Plan(_Section):
         Keys of a configuration that hold for every run.
     vary : dict
         Key of a configuration, joined by dots, to a list of choices or a `Range`. Under any other
-        name, a list of mappings from such keys to values: knobs that change together.
+        name, a list of mappings from such keys to values: knobs that change together. No two may
+        set the same key.
     sampler : {"halton", "sobol", "grid"}
         Scrambled Halton points, for plans of any size; scrambled Sobol points, better balanced
         from 64 on; or all combinations of the choices. Fewer Sobol points than that tie choices
@@ -151,7 +171,7 @@ class Plan(_Section):
         Values that make up the test part of a frozen split, by its name; see
         `spikemeter.calibration.splits`.
     repeats : Repeats or None
-        Points to run again with other training seeds.
+        Points to run again with other training seeds than they have.
     """
 
     base: dict[str, Any]
@@ -178,14 +198,48 @@ class Plan(_Section):
             raise ValueError(f"vary.{ranges[0]}: must be a list of choices in a grid, got a range")
         if self.sampler == "grid" and self.runs is not None:
             raise ValueError(f"runs: a grid runs every combination, got {self.runs}")
-        if self.sampler == "grid" and self.size > _MOST_RUNS:
-            raise ValueError(f"vary: at most {_MOST_RUNS} combinations, got {self.size}")
         if self.sampler != "grid" and self.runs is None:
             raise ValueError(f"runs: required with the sampler {self.sampler}, got nothing")
+        if self.size > _MOST_RUNS:
+            key, what = ("vary", "combinations") if self.sampler == "grid" else ("runs", "runs")
+            again = " with repeats" if self.repeats is not None else ""
+            raise ValueError(f"{key}: at most {_MOST_RUNS} {what}{again}, got {self.size}")
         if self.spot_checks > self.samples:
             raise ValueError(f"spot_checks: at most the {self.samples} samples, "
                              f"got {self.spot_checks}")  # fmt: skip
         return self
+
+    @model_validator(mode="after")
+    def _check_knobs(self) -> Self:
+        setters: dict[str, str] = {}
+        for name, variation in self.vary.items():
+            if isinstance(variation, Range) and _is_whole(name) and not variation.holds_whole:
+                given = f"got {variation.low:g} to {variation.high:g}"
+                raise ValueError(f"vary.{name}: must hold a whole number, {given}")
+            for choice in _choices_of(name, variation):
+                _refuse_clash(name, choice, setters)
+            setters |= {key: name for choice in _choices_of(name, variation) for key in choice}
+        return self
+
+    @model_validator(mode="after")
+    def _check_repeats(self) -> Self:
+        for seed in () if self.repeats is None else self.repeats.seeds:
+            if self._is_own_seed(seed):
+                rule = "must be other seeds than the points have"
+                raise ValueError(f"repeats.seeds: {rule}, got {seed}")
+        return self
+
+    def _is_own_seed(self, seed: int) -> bool:
+        """Tell whether a point may have a training seed by itself."""
+        varied = self.vary.get(_SEED)
+        if isinstance(varied, Range):
+            return varied.low <= seed <= varied.high
+        training = self.base.get("training")
+        given = training.get("seed") if isinstance(training, Mapping) else None
+        own = [TrainingConfig().seed if given is None else given] if varied is None else [*varied]
+        bundles = (_choices_of(*knob) for knob in self.vary.items() if _is_bundle(knob[0]))
+        own += [choice[_SEED] for choices in bundles for choice in choices if _SEED in choice]
+        return seed in own
 
     def simulated(self, run_id: str) -> int:
         """Count the samples of a run that go through the RTL."""
@@ -199,23 +253,16 @@ class Plan(_Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
-    def configs(self) -> tuple[Config, ...]:
-        """Every run, in order and each once: sampled points first, then their repeats.
+    def digests(self) -> tuple[str, ...]:
+        """Digest of every run's configuration, by number; validates each one.
+
+        A plan of many runs is not kept in memory as a whole.
 
         Raises
         ------
         ConfigError
             If a point is no valid configuration, names no data set to train on, or a machine
             without RTL to measure.
-        """
-        configs = map(self.config, range(self.size))
-        return tuple({config.digest: config for config in configs}.values())
-
-    @cached_property
-    def digests(self) -> tuple[str, ...]:
-        """Digest of every run's configuration, by number; validates each one, as `configs` does.
-
-        A plan of many runs is not kept in memory as a whole.
         """
         return tuple(self.config(number).digest for number in range(self.size))
 
@@ -264,8 +311,8 @@ class Plan(_Section):
         if number >= self.points:
             assert self.repeats is not None
             point, place = divmod(number - self.points, len(self.repeats.seeds))
-            if keys is None or _is_below("training.seed", keys):
-                repeat = {"training.seed": self.repeats.seeds[place]}
+            if keys is None or _is_below(_SEED, keys):
+                repeat = {_SEED: self.repeats.seeds[place]}
         grid = self.sampler == "grid"
         drawn = _combination(self._choices, point) if grid else self._shares[point].tolist()
         changes: dict[str, Any] = {}
@@ -333,6 +380,23 @@ def _are_mappings(choices: object) -> bool:
         isinstance(choice, Mapping) and all(isinstance(key, str) for key in choice)
         for choice in choices
     )
+
+
+def _choices_of(name: str, variation: tuple[Any, ...] | Range) -> Sequence[Mapping[str, Any]]:
+    """Keys and values that a knob may set, one mapping for each choice; a range is one choice."""
+    if _is_bundle(name) and not isinstance(variation, Range):
+        return variation
+    return [{name: variation}]
+
+
+def _refuse_clash(name: str, choice: Mapping[str, Any], setters: Mapping[str, str]) -> None:
+    """Refuse a choice whose keys, or sections of them, are also set by it or by another knob."""
+    seen = dict(setters)
+    for key in choice:
+        for other, setter in seen.items():
+            if _is_below(key, [other]) or _is_below(other, [key]):
+                raise ValueError(f"vary.{name}: sets {key}, and vary.{setter} sets {other}")
+        seen[key] = name
 
 
 def _combination(choices: Sequence[Sequence[Any]], number: int) -> list[Any]:

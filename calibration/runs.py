@@ -13,17 +13,20 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ..config import Config
 from ..files import write_whole
 from .plan import Plan
-from .store import stage_versions
+from .store import latest_rows, stage_versions
 from .table import USABLE, VERSION_COLUMNS
 from .worker import CRASHED
 
-__all__ = ["DONE_COLUMNS", "done_runs", "run_id_of", "run_numbers"]
+__all__ = ["DONE_COLUMNS", "done_runs", "rows_for", "run_id_of", "run_numbers"]
 
 DONE_COLUMNS = ("status", "samples", "samples.rtl", *VERSION_COLUMNS)
 """Columns that say whether a run is done."""
@@ -70,31 +73,53 @@ def run_numbers(plan: Plan, folder: Path | None = None) -> dict[str, int]:
     return numbers
 
 
-def done_runs(plan: Plan, table: pa.Table, *, retry_failed: bool = False) -> set[str]:
-    """Find the runs whose row is what a plan asks for.
+def rows_for(plan: Plan, table: pa.Table) -> pa.Table:
+    """Give of every run the row that a plan goes by, as `latest_rows` does.
+
+    A measured row is none for it if it has another number of samples, or fewer of them in RTL.
 
     Parameters
     ----------
     plan : Plan
-        Measured runs must have its number of samples, and as many of them in RTL.
     table : pyarrow.Table
-        Rows with `DONE_COLUMNS`.
+        Rows with `DONE_COLUMNS`, and failures beside measured ones.
+    """
+    return latest_rows(table.filter(pa.array(~_is(table, *USABLE) | _suits(plan, table))))
+
+
+def done_runs(plan: Plan, table: pa.Table, *, retry_failed: bool = False) -> set[str]:
+    """Find the runs that a plan need not do.
+
+    Parameters
+    ----------
+    plan : Plan
+        Measured runs must have its number of samples, and as many of them in RTL. Failures count
+        whatever they were asked for.
+    table : pyarrow.Table
+        Rows with `DONE_COLUMNS`, and failures beside measured ones.
     retry_failed : bool, optional
         Count runs that failed as not done. Those whose process was killed never are: another try
         may mend them. Those that diverged always are: they would again.
     """
-    columns = (
-        table.column(name).to_pylist() for name in ("run_id", "status", "samples", "samples.rtl")
+    settled = _is(table, "diverged") if retry_failed else ~_is(table, CRASHED)
+    finished = np.where(_is(table, *USABLE), _suits(plan, table), settled)
+    return set(table.column("run_id").filter(pa.array(finished)).to_pylist())
+
+
+def _is(table: pa.Table, *statuses: str) -> NDArray[np.bool_]:
+    """Tell which rows have one of some statuses."""
+    found: NDArray[np.bool_] = pc.is_in(table.column("status"), pa.array(statuses)).to_numpy()
+    return found
+
+
+def _suits(plan: Plan, table: pa.Table) -> NDArray[np.bool_]:
+    """Tell which rows have the samples that a plan asks for, and as many of them in RTL."""
+    samples, in_rtl = (
+        pc.fill_null(table.column(name), 0).to_numpy() for name in ("samples", "samples.rtl")
     )
-    done = set()
-    for run_id, status, samples, simulated in zip(*columns, strict=True):
-        if status in USABLE:
-            finished = samples == plan.samples and (simulated or 0) >= plan.simulated(run_id)
-        else:
-            finished = status == "diverged" or (status != CRASHED and not retry_failed)
-        if finished:
-            done.add(run_id)
-    return done
+    asked = [plan.simulated(run_id) for run_id in table.column("run_id").to_pylist()]
+    found: NDArray[np.bool_] = (samples == plan.samples) & (in_rtl >= np.array(asked, dtype=int))
+    return found
 
 
 def _run_id(digest: str, versions: Mapping[str, int]) -> str:

@@ -129,8 +129,7 @@ def freeze_splits(plan: Plan, folder: Path) -> Splits:
     if not path.exists():
         text = json.dumps(chosen.model_dump(), indent=1)
         _write_once(path, f"{text}\n".encode())
-        chosen = choose_splits(plan, folder)  # another process may have been first
-    return chosen
+    return choose_splits(plan, folder)  # another process may have been first
 
 
 def choose_splits(plan: Plan, folder: Path) -> Splits:

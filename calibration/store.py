@@ -6,8 +6,9 @@
 
 Nothing here is ever changed in place, so any number of campaigns may write into one folder, and
 one that is killed leaves nothing half. Rows of one run may be in several batches: the latest of
-those that say something about it holds, and a failure only where there is none. Small batches are
-merged now and then, by one process at a time.
+those that say something about it holds, and a failure only where there is none. A failure that is
+later than that stays beside it: a plan that asks for more has no use for what was measured. Small
+batches are merged now and then, by one process at a time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError
@@ -41,6 +43,7 @@ from .table import (
     USABLE,
     VERSION_COLUMNS,
     fit_schema,
+    missing_columns,
     read_rows,
     table_of,
 )
@@ -54,10 +57,12 @@ __all__ = [
     "Contents",
     "append_rows",
     "export_table",
+    "latest_rows",
     "merge_batches",
     "read_columns",
     "read_store",
     "read_table",
+    "set_aside",
     "stage_versions",
     "with_stale",
 ]
@@ -91,7 +96,8 @@ class Contents:
     ----------
     table : pyarrow.Table
         One row per run, in the order in which runs were first finished: the latest that was
-        measured, or whose RTL disagrees; of a run that has none, its latest failure.
+        measured, or whose RTL disagrees; of a run that has none, its latest failure. Where that
+        was asked for, a failure later than the former follows it.
     batches : tuple of str
         Names of the batches that were read.
     damaged : dict
@@ -132,7 +138,7 @@ def read_store(
     columns: Iterable[str] | None = None,
     *,
     skip: Iterable[str] = (),
-    set_aside: bool = False,
+    failures: bool = False,
 ) -> Contents:
     """Read all rows.
 
@@ -144,8 +150,8 @@ def read_store(
         Columns to read beside ``run_id``; all by default.
     skip : iterable of str, optional
         Names of batches to leave out.
-    set_aside : bool, optional
-        Move damaged batches to ``damaged``, to be done again.
+    failures : bool, optional
+        Keep a failure beside an older row that was measured; see `latest_rows`.
 
     Returns
     -------
@@ -154,8 +160,8 @@ def read_store(
     Raises
     ------
     InputError
-        If a batch is of another schema version, cannot be read for want of rights, or cannot be
-        set aside.
+        If a batch is of another schema version, lacks a column, or cannot be read for want of
+        rights.
     """
     names = SCHEMA.names if columns is None else list(dict.fromkeys(["run_id", *columns]))
     left_out = set(skip)
@@ -164,11 +170,44 @@ def read_store(
             contents = _read_batches(folder, names, left_out)
         except FileNotFoundError:
             continue  # merged meanwhile by another process: what it held is elsewhere now
-        if set_aside:
-            for name in contents.damaged:
-                _set_aside(folder, name)
-        return contents
+        table = contents.table if failures else latest_rows(contents.table)
+        return replace(contents, table=table.select(names))
     raise InputError(f"cannot read {str(folder / 'rows')!r}: its files change all the time")
+
+
+def latest_rows(table: pa.Table) -> pa.Table:
+    """Keep one row of every run, at the place of the first: its last finding, or last failure.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        With ``run_id`` and ``status``.
+    """
+    runs = _runs(table)
+    if runs is None:
+        return table
+    findings, lasts = runs
+    return table.take(np.where(findings < 0, lasts, findings))
+
+
+def set_aside(folder: Path, names: Iterable[str]) -> None:
+    """Move damaged batches to ``damaged``, so that their runs are done again.
+
+    Raises
+    ------
+    InputError
+        If that cannot be.
+    """
+    place = folder / "damaged"
+    for name in names:
+        try:
+            place.mkdir(exist_ok=True)
+            for suffix in (".parquet", ".json"):
+                with contextlib.suppress(FileNotFoundError):  # another campaign was first
+                    (folder / "rows" / f"{name}{suffix}").replace(place / f"{name}{suffix}")
+        except OSError as error:
+            rule = "is damaged and cannot be set aside"
+            raise InputError(f"rows/{name}.parquet {rule}: {error.strerror}") from error
 
 
 def read_columns(path: Path, columns: Iterable[str] | None = None) -> Contents:
@@ -250,7 +289,7 @@ def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE, whole: bool = 
     The merged batch takes the time of the latest one that it replaces, so rows that others add
     meanwhile stay the later ones. Killed before the old batches are gone, it leaves rows twice;
     reading tells them from one another, and the next merge removes them. A batch with columns that
-    this version does not know stays as it is, with all before it.
+    this version does not know, or without some that it needs, stays as it is, with all before it.
     """
     rows = folder / "rows"
     handle = lock_folder(rows)
@@ -264,7 +303,7 @@ def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE, whole: bool = 
         small = list(tail) if whole else _level(tail)
         if len(small) < 2:
             return
-        contents = read_store(folder, skip=set(_batch_names(rows)) - set(small))
+        contents = read_store(folder, skip=set(_batch_names(rows)) - set(small), failures=True)
         if contents.damaged:
             return  # the next start says so and does its runs again
         _write_batch(folder, contents.batches[-1].partition("-")[0], contents.table, merged=True)
@@ -346,7 +385,7 @@ def _read_batches(folder: Path, names: Sequence[str], skip: set[str]) -> Content
             damaged[batch] = str(error)
     fields = [SCHEMA.field(name) for name in read]
     empty = pa.schema(fields, metadata=SCHEMA.metadata).empty_table()
-    table = _latest(pa.concat_tables([empty, *tables])).select(names)
+    table = _standing(pa.concat_tables([empty, *tables]))
     return Contents(table=table, batches=tuple(batches), damaged=damaged)
 
 
@@ -366,7 +405,8 @@ def _read_batch(path: Path, names: Sequence[str]) -> pa.Table:
     try:
         with pq.ParquetFile(io.BytesIO(content)) as file:
             held = set(file.schema_arrow.names)
-            return fit_schema(file.read(columns=[name for name in names if name in held]), names)
+            table = file.read(columns=[name for name in names if name in held])
+        return fit_schema(table, names, path=path)
     except pa.ArrowException as error:
         raise _DamagedError(" ".join(str(error).split())) from error
 
@@ -386,20 +426,6 @@ def _manifest(path: Path) -> _Manifest:
         raise _DamagedError("its manifest cannot be read") from error
 
 
-def _set_aside(folder: Path, name: str) -> None:
-    """Move a damaged batch out of the way."""
-    place = folder / "damaged"
-    try:
-        place.mkdir(exist_ok=True)
-        for suffix in (".parquet", ".json"):
-            source = folder / "rows" / f"{name}{suffix}"
-            if source.exists():
-                source.replace(place / source.name)
-    except OSError as error:
-        rule = "is damaged and cannot be set aside"
-        raise InputError(f"rows/{name}.parquet {rule}: {error.strerror}") from error
-
-
 def _small_tail(rows: Path) -> dict[str, int]:
     """Rows of the batches since the last full one: what is merged must be next to one another."""
     small: dict[str, int] = {}
@@ -407,10 +433,11 @@ def _small_tail(rows: Path) -> dict[str, int]:
         path = rows / f"{name}.parquet"
         try:
             manifest = _manifest(path)
-            known = set(pq.read_schema(path).names) <= set(SCHEMA.names)
+            held = set(pq.read_schema(path).names)
         except (_DamagedError, OSError, pa.ArrowException):
             break
-        if manifest.rows >= FULL_BATCH_ROWS or not known:
+        ours = held <= set(SCHEMA.names) and not missing_columns(held)
+        if manifest.rows >= FULL_BATCH_ROWS or not ours:
             break
         small[name] = manifest.rows
     return dict(reversed(small.items()))
@@ -441,17 +468,30 @@ def _sweep(rows: Path) -> None:
                 path.unlink()
 
 
-def _latest(table: pa.Table) -> pa.Table:
-    """Keep one row of every run, at the place of the first: its last finding, or last failure."""
+def _standing(table: pa.Table) -> pa.Table:
+    """Keep of every run its last finding, and after it its last failure if that came later."""
+    runs = _runs(table)
+    if runs is None:
+        return table
+    findings, lasts = runs
+    rows = np.stack([findings, np.where(lasts == findings, -1, lasts)], axis=1).ravel()
+    return table.take(rows[rows >= 0])
+
+
+def _runs(table: pa.Table) -> NDArray[np.int64] | None:
+    """Rows of every run, in the order of their first: the last finding (or -1), and the last.
+
+    None if no run has two.
+    """
     ids = table.column("run_id")
     if len(pc.unique(ids)) == len(ids):
-        return table
+        return None
     rows = np.arange(len(ids))
-    found = pc.is_in(table.column("status"), value_set=pa.array(_FINDINGS))
-    rank = rows + len(rows) * found.to_numpy()
-    numbered = pa.table({"run_id": ids, "row": rows, "rank": rank})
-    best = numbered.group_by("run_id").aggregate([("row", "min"), ("rank", "max")])
-    return table.take(best.sort_by("row_min").column("rank_max").to_numpy() % len(rows))
+    found = pc.is_in(table.column("status"), value_set=pa.array(_FINDINGS)).to_numpy()
+    numbered = pa.table({"run_id": ids, "row": rows, "finding": np.where(found, rows, -1)})
+    wanted = [("row", "min"), ("finding", "max"), ("row", "max")]
+    runs = numbered.group_by("run_id").aggregate(wanted).sort_by("row_min")
+    return np.stack([runs.column(name).to_numpy() for name in ("finding_max", "row_max")])
 
 
 def _flat(table: pa.Table) -> pa.Table:

@@ -2,14 +2,16 @@
 
 Columns are the flat keys of the configuration (``neuron.beta``; ``hardware.neural_cores`` with
 ``auto`` resolved) and what was measured. Lists hold one number per weighted layer, lists of lists
-one list per layer (of its time steps) or per epoch (of the layers); ``input.events`` is flat, time
-steps first. ``test.<split>`` says whether a row is for scoring in a frozen split
-(`spikemeter.calibration.splits`). A run that failed has its reason and no measurements.
+one list per layer (of its time steps) or per epoch (of the layers). ``input.events`` (mean events
+of the measured samples) and ``input.train_events`` (of the training split) are flat, time steps
+first. ``test.<split>`` says whether a row is for scoring in a frozen split
+(`spikemeter.calibration.splits`). A run that failed has its reason and no measurements; its
+``samples`` and ``samples.rtl`` are what it was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -20,12 +22,12 @@ from pydantic import BaseModel
 
 from ..config import Config
 from ..errors import InputError
-from ..files import write_whole
 from ..predictor.features import FLAT_KEYS
 from ..predictor.machine import BUCKETS
 
 __all__ = [
     "MISMATCH",
+    "NUMBER_OR_TEXT",
     "PACKAGES",
     "SCHEMA",
     "SCHEMA_VERSION",
@@ -34,9 +36,9 @@ __all__ = [
     "USABLE",
     "VERSION_COLUMNS",
     "fit_schema",
+    "missing_columns",
     "read_rows",
     "table_of",
-    "write_table",
 ]
 
 USABLE = ("ok", "silent")
@@ -85,11 +87,13 @@ _MEASURED: dict[str, pa.DataType] = {
     "epochs.firing_rate": pa.list_(_NUMBERS),
     "epochs.accuracy": _NUMBERS,
     "input.events": _NUMBERS,
+    "input.train_events": _NUMBERS,
     **{f"cycles.{name}": pa.float64() for name in SPREAD},
     **{f"layers.{what}.{name}": _NUMBERS for what in ("cycles", *BUCKETS) for name in SPREAD},
     "initiation_interval_cycles": pa.float64(),
     "samples": pa.int64(),
     "samples.rtl": pa.int64(),
+    "samples.train": pa.int64(),
     "timing.difference_cycles": pa.int64(),
     "spikes_match": pa.bool_(),
     "seconds.train": pa.float64(),
@@ -100,17 +104,25 @@ _MEASURED: dict[str, pa.DataType] = {
     **{f"test.{name}": pa.bool_() for name in SPLITS},
 }
 
+_NULLABLE = frozenset({*FLAT_KEYS, *(f"package.{name}" for name in PACKAGES)})
+"""Columns that a table may lack: keys that came later, and the record of versions."""
+
 _TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _annotation(key: str) -> Any:
+    """Type that the configuration gives a flat key, null aside."""
+    section, _, inner = key.rpartition(".")
+    model: Any = Config.model_fields[section].annotation if section else Config
+    assert issubclass(model, BaseModel)
+    return _given(model.model_fields[inner].annotation)
 
 
 def _flat_type(key: str) -> pa.DataType:
     """Type of a flat key's column; what may also be ``auto`` is text."""
     if key == "hardware.neural_cores":
         return pa.list_(pa.int64())
-    section, _, inner = key.rpartition(".")
-    model: Any = Config.model_fields[section].annotation if section else Config
-    assert issubclass(model, BaseModel)
-    annotation = _given(model.model_fields[inner].annotation)
+    annotation = _annotation(key)
     if get_origin(annotation) is Literal:
         annotation = type(get_args(annotation)[0])
     return _TYPES.get(annotation, pa.string())
@@ -137,14 +149,23 @@ SCHEMA: pa.Schema = pa.schema(
 """Columns of the table, in order."""
 
 
+def _may_be_number(annotation: Any) -> bool:
+    """Tell whether a type has numbers among its members."""
+    members = get_args(annotation) if get_origin(annotation) is not Literal else ()
+    return annotation in (int, float) or any(map(_may_be_number, members))
+
+
+NUMBER_OR_TEXT = frozenset(
+    key
+    for key in FLAT_KEYS
+    if SCHEMA.field(key).type == pa.string() and _may_be_number(_annotation(key))
+)
+"""Text columns of keys that take numbers, or ``auto``."""
+
+
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows in the columns of `SCHEMA`; keys that a row lacks become null."""
     return pa.Table.from_pylist([_typed(row) for row in rows], schema=SCHEMA)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as Parquet, whole or not at all; `InputError` if that cannot be."""
-    write_whole(path, lambda file: pq.write_table(table, file))
 
 
 def read_rows(path: Path) -> pa.Table:
@@ -182,7 +203,8 @@ def fit_schema(
     ----------
     table : pyarrow.Table
         As it was written. A key of the configuration that it does not have is one that came
-        later: it is null, which stands for the default.
+        later: it is null, which stands for the default. So is a version of a package, on which
+        nothing depends.
     columns : sequence of str, optional
         Columns that matter; all by default.
     path : Path, optional
@@ -195,19 +217,22 @@ def fit_schema(
     """
     names = SCHEMA.names if columns is None else columns
     held = dict(zip(table.column_names, table.columns, strict=True))
-    arrays = []
-    for name in names:
-        field = SCHEMA.field(name)
-        if name in held:
-            fits = held[name].type == field.type
-            arrays.append(held[name] if fits else held[name].cast(field.type))
-        elif name in FLAT_KEYS:
-            arrays.append(pa.nulls(table.num_rows, field.type))
-        else:
-            of = "" if path is None else f" {str(path)!r}"
-            raise InputError(f"the table{of} must have a column {name!r}, got none")
+    for name in missing_columns(held, names):
+        of = "" if path is None else f" {str(path)!r}"
+        raise InputError(f"the table{of} must have a column {name!r}, got none")
     fields = [SCHEMA.field(name) for name in names]
+    arrays = [held.get(field.name, pa.nulls(table.num_rows, field.type)) for field in fields]
+    arrays = [
+        array if array.type == field.type else array.cast(field.type)
+        for array, field in zip(arrays, fields, strict=True)
+    ]
     return pa.table(arrays, schema=pa.schema(fields, metadata=SCHEMA.metadata))
+
+
+def missing_columns(held: Container[str], columns: Sequence[str] | None = None) -> list[str]:
+    """Name those of some columns, by default all, that a table must have and does not."""
+    names = SCHEMA.names if columns is None else columns
+    return [name for name in names if name not in held and name not in _NULLABLE]
 
 
 def _typed(row: Mapping[str, Any]) -> dict[str, Any]:

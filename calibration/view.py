@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ..errors import InputError
 from .store import Contents, read_columns
-from .table import SCHEMA
+from .table import NUMBER_OR_TEXT, SCHEMA
 
 __all__ = ["chosen_columns", "read_rows_where"]
 
@@ -24,6 +24,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<=": pc.less_equal, ">=": pc.greater_equal, "!=": pc.not_equal,
     "=": pc.equal, "<": pc.less, ">": pc.greater,
 }  # fmt: skip
+_EQUALITIES = ("=", "!=")
 
 
 def chosen_columns(text: str | None, default: Sequence[str] | None = None) -> list[str]:
@@ -60,7 +61,8 @@ def read_rows_where(path: Path, columns: Sequence[str], conditions: Sequence[str
     columns : sequence of str
         Columns to read, beside ``run_id`` and ``stale``.
     conditions : sequence of str
-        Such as ``neuron.beta>=0.5`` or ``status!=ok``. A row without a value meets none but ``!=``.
+        Such as ``neuron.beta>=0.5`` or ``status!=ok``. A row without a value meets none but ``!=``;
+        neither does ``auto`` where a number is asked for. A ``run_id`` may be its first digits.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def read_rows_where(path: Path, columns: Sequence[str], conditions: Sequence[str
     table = contents.table
     for key, sign, value in parsed:
         try:
-            found = _OPERATORS[sign](table.column(key), value)
+            found = _meets(table.column(key), key, sign, value)
         except pa.ArrowException as error:
             raise InputError(f"where: {key} cannot be compared by {sign}") from error
         table = table.filter(pc.fill_null(found, sign == "!="))
@@ -90,11 +92,26 @@ def _parsed(condition: str) -> tuple[str, str, pa.Scalar]:
     if key not in _NAMES:
         raise InputError(f"where: must name a column of the table; got {key!r}")
     kind = pa.bool_() if key == _STALE else SCHEMA.field(key).type
-    return key, sign, _value(key, kind, text)
+    return key, sign, _value(key, kind, sign, text)
 
 
-def _value(key: str, kind: pa.DataType, text: str) -> pa.Scalar:
+def _meets(column: pa.ChunkedArray, key: str, sign: str, value: pa.Scalar) -> pa.ChunkedArray:
+    """Tell which values of a column meet a condition; null where there is none to compare."""
+    if key == "run_id":
+        found = pc.starts_with(column, value.as_py())
+        return found if sign == "=" else pc.invert(found)
+    if key in NUMBER_OR_TEXT and pa.types.is_floating(value.type):
+        nothing = pa.scalar(None, column.type)
+        column = pc.if_else(pc.equal(column, "auto"), nothing, column).cast(value.type)
+    return _OPERATORS[sign](column, value)
+
+
+def _value(key: str, kind: pa.DataType, sign: str, text: str) -> pa.Scalar:
+    if key in NUMBER_OR_TEXT and (sign not in _EQUALITIES or _is_number(text)):
+        kind = pa.float64()
     if pa.types.is_string(kind):
+        if sign not in _EQUALITIES:
+            raise InputError(f"where: {key} is text, to be compared by = or !=; got {sign}")
         return pa.scalar(text)
     if pa.types.is_boolean(kind):
         if text.lower() not in ("true", "false"):
@@ -102,7 +119,14 @@ def _value(key: str, kind: pa.DataType, text: str) -> pa.Scalar:
         return pa.scalar(text.lower() == "true")
     if pa.types.is_list(kind):
         raise InputError(f"where: {key} is a list, which cannot be compared; got {text!r}")
+    if not _is_number(text):
+        raise InputError(f"where: {key} is a number, got {text!r}")
+    return pa.scalar(float(text))
+
+
+def _is_number(text: str) -> bool:
     try:
-        return pa.scalar(float(text))
-    except ValueError as error:
-        raise InputError(f"where: {key} is a number, got {text!r}") from error
+        float(text)
+    except ValueError:
+        return False
+    return True

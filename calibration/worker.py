@@ -147,8 +147,10 @@ def died(job: Job, reason: str) -> dict[str, Any]:
 
 
 def _row(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
+    """Row of a run; one that was not measured has the samples that it was asked for."""
     config = row_from_config(load_config(job.config))
-    return {"run_id": job.run_id, **config, **job.versions, **job.splits, **measured}
+    asked = {"samples": job.samples, "samples.rtl": job.simulated}
+    return {"run_id": job.run_id, **config, **job.versions, **job.splits, **asked, **measured}
 
 
 _TRIM, _TRIM_OF_DASK = "MALLOC_TRIM_THRESHOLD_", "65536"

@@ -33,6 +33,9 @@ __all__ = ["calibrate", "table"]
 
 _SHOWN_REASONS = 5
 _SHOWN_ROWS = 20
+_CELLS_PER_COLUMN = 10
+"""Columns for which a terminal has fewer cells are left out."""
+
 _SECONDS_BETWEEN_LINES = 60.0
 _SHOWN_COLUMNS = (
     "run_id", "status", "dataset", "network", "accuracy.integer.test", "cycles.mean", "stale",
@@ -103,7 +106,11 @@ def table(
         typer.Option(metavar="KEY=VALUE", help="Keep rows; also != < <= > >=; may be repeated."),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(metavar="A,B,..", help="Columns to show or export; all: *.")
+        str | None,
+        typer.Option(
+            metavar="A,B,..",
+            help="Columns to show and export, * for all; by default some are shown, all exported.",
+        ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Export as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Export as Parquet.")] = None,
@@ -120,13 +127,16 @@ def table(
     from .calibration.store import export_table
     from .calibration.view import chosen_columns, read_rows_where
 
-    chosen = chosen_columns(columns, _SHOWN_COLUMNS if csv is None and parquet is None else None)
-    contents = read_rows_where(folder, [*chosen, "status"], where or [])
+    if csv is not None and parquet is not None and csv.resolve() == parquet.resolve():
+        raise InputError(f"table: --csv and --parquet must be two files, got {str(csv)!r} twice")
+    chosen = chosen_columns(columns, _SHOWN_COLUMNS)
+    exported = chosen if csv is None and parquet is None else chosen_columns(columns)
+    contents = read_rows_where(folder, [*chosen, *exported, "status"], where or [])
     rows = contents.table.select(chosen)
     shown = limit if limit is not None else rows.num_rows if as_json else _SHOWN_ROWS
     for path in (csv, parquet):
         if path is not None:
-            ordered = contents.table.sort_by("run_id").select(chosen)
+            ordered = contents.table.sort_by("run_id").select(exported)
             export_table(ordered, path, as_csv=path is csv)
     report = {
         "folder": str(folder),
@@ -141,11 +151,10 @@ def table(
 
 
 def refuse_mismatches(reasons: Mapping[str, str], runs: int) -> None:
-    """Name the first of the runs (reasons by run_id) whose RTL does otherwise."""
+    """Name the first run whose RTL disagrees; the reasons, by run_id, say with what."""
     for run_id, reason in reasons.items():
         raise SpikeMismatchError(
-            f"RTL and reference disagree in {len(reasons)} of {runs} runs; "
-            f"run {run_id[:12]}: {reason}"
+            f"RTL disagrees in {len(reasons)} of {runs} runs; run {run_id[:12]}: {reason}"
         )
 
 
@@ -175,10 +184,10 @@ def _live_view(console: Console) -> Iterator[Callable[[CampaignState], None]]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     )
     tasks: dict[str, Any] = {}
-    linked: set[str] = set()
+    said: set[str] = set()
 
     def watch(state: CampaignState) -> None:
-        _link_once(console, state, linked)
+        _say_once(console, state, said)
         if state.step not in tasks:
             tasks[state.step] = bars.add_task(state.step, total=state.total)
         bars.update(tasks[state.step], completed=state.done, total=state.total)
@@ -193,13 +202,13 @@ def _live_view(console: Console) -> Iterator[Callable[[CampaignState], None]]:
 
 
 def _line_view(console: Console) -> Callable[[CampaignState], None]:
-    linked: set[str] = set()
+    said: set[str] = set()
     spoken = time.monotonic()
     waiting: str | None = None
 
     def watch(state: CampaignState) -> None:
         nonlocal spoken, waiting
-        _link_once(console, state, linked)
+        _say_once(console, state, said)
         if state.waiting and state.waiting != waiting:
             console.print(state.waiting)
         waiting = state.waiting
@@ -210,10 +219,12 @@ def _line_view(console: Console) -> Callable[[CampaignState], None]:
     return watch
 
 
-def _link_once(console: Console, state: CampaignState, linked: set[str]) -> None:
-    """Print the address of the dashboard; a cluster that was lost may come back with another."""
-    if state.dashboard and state.dashboard not in linked:
-        linked.add(state.dashboard)
+def _say_once(console: Console, state: CampaignState, said: set[str]) -> None:
+    """Print what is damaged, and the dashboard; a cluster that was lost may come with another."""
+    _warn(console, [sentence for sentence in state.damaged if sentence not in said])
+    said.update(state.damaged)
+    if state.dashboard and state.dashboard not in said:
+        said.add(state.dashboard)
         console.print(f"dashboard: {state.dashboard}")
 
 
@@ -256,18 +267,24 @@ def _show_dry_run(console: Console, report: Mapping[str, Any]) -> None:
     for kind in ("datasets", "networks"):
         for name, count in sorted(report[kind].items(), key=lambda item: -item[1]):
             console.print(Text(f"  {count} {name}"))
+    _warn(console, report["damaged"])
 
 
 def _show_table(console: Console, report: Mapping[str, Any]) -> None:
     rows = report["table"]
+    names = list(rows[0]) if rows else []
+    fitting = names[: max(console.width // _CELLS_PER_COLUMN, 1)]
     if rows:
-        shown = Table(*(Column(name, overflow="fold") for name in rows[0]))
+        shown = Table(*(Column(name, overflow="fold") for name in fitting))
         for row in rows:
-            shown.add_row(*(_cell(name, value) for name, value in row.items()))
+            shown.add_row(*(_cell(name, row[name]) for name in fitting))
         console.print(shown)
     counts = ", ".join(f"{count} {name}" for name, count in report["status"].items())
     left_out = f", the first {len(rows)} shown" if len(rows) < report["rows"] else ""
     console.print(f"{report['rows']} rows: {counts or 'none'}; {report['stale']} stale{left_out}")
+    if len(fitting) < len(names):
+        left = len(names) - len(fitting)
+        console.print(f"{left} more columns do not fit in here; --csv FILE exports them")
     for path in report["written"]:
         console.print(f"written: {path}", soft_wrap=True)
     _warn(console, report["damaged"])

@@ -262,7 +262,7 @@ def read_yaml(path: Path, what: str) -> Mapping[str, Any]:
     Raises
     ------
     ConfigError
-        If the file cannot be read, is not YAML or holds something else.
+        If the file cannot be read, is not YAML, holds something else, or a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -270,7 +270,7 @@ def read_yaml(path: Path, what: str) -> Mapping[str, Any]:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"cannot read the {what} {str(path)!r}: {reason}") from error
     try:
-        content = yaml.safe_load(text)
+        content, repeated = _parsed_yaml(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         reason = " ".join(str(error).split())
         raise ConfigError(f"the {what} {str(path)!r} is not valid YAML: {reason}") from error
@@ -279,7 +279,42 @@ def read_yaml(path: Path, what: str) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         raise ConfigError(f"the {what} {str(path)!r} must hold keys and values, got {kind}")
+    if repeated is not None:
+        where = f"{repeated.value!r} in line {repeated.start_mark.line + 1}"
+        raise ConfigError(f"the {what} {str(path)!r} must have each key once, got another {where}")
     return content
+
+
+def _parsed_yaml(text: str) -> tuple[Any, yaml.ScalarNode | None]:
+    """Content of a YAML text, and the first key that a mapping in it has already."""
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        repeated = _repeated_key(root)  # before values that are merged in join their mappings
+        return loader.construct_document(root), repeated
+    finally:
+        loader.dispose()
+
+
+def _repeated_key(root: yaml.Node) -> yaml.ScalarNode | None:
+    """First key of a YAML document that its mapping has already."""
+    left, seen = [root], set()
+    while left:
+        node = left.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+            continue
+        seen.add(id(node))  # an alias leads to a node again
+        keys = set()
+        for entry in node.value:
+            key, value = entry if isinstance(node, yaml.MappingNode) else (None, entry)
+            left.append(value)
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in keys:
+                    return key
+                keys.add((key.tag, key.value))
+    return None
 
 
 def _validated(content: Mapping[str, Any]) -> Config:

@@ -27,6 +27,32 @@ def refusal(**changes) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("network: '10'\nnetwork: '20'\n", "'network' in line 2"),
+        ("network: '10'\nneuron: {beta: 0.5, beta: 0.6}\n", "'beta' in line 2"),
+        ("network: '10'\nneuron: [{a: 1}, {b: 1, 'b': 1}]\n", "'b' in line 2"),
+    ],
+)
+def test_a_key_twice_is_refused(tmp_path, text, where):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"must have each key once, got another {where}"):
+        load_config(path)
+
+
+def test_keys_may_be_merged_in_and_overridden(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "dataset: nmnist-saccade\n"
+        "network: '10'\n"
+        "neuron: {<<: &cell {beta: 0.9, threshold: 0.7}, beta: 0.5}\n"
+    )
+    neuron = load_config(path).neuron
+    assert (neuron.beta, neuron.threshold) == (0.5, 0.7)
+
+
 def test_every_key_but_data_and_network_has_a_default():
     config = load_config(BASE)
     assert config.neuron.beta == 0.9

@@ -138,6 +138,47 @@ def test_a_run_that_was_spot_checked_is_done_again_for_more(cluster, tmp_path):
     assert len(cluster.given) == 4
 
 
+def test_a_failed_re_measurement_is_told_and_not_done_for_ever(cluster, tmp_path):
+    run_campaign(plan(), tmp_path)
+    late = {"status": "timeout", "reason": "took more than 5 s"}
+    cluster.outcomes.update({0.5: OK | {"samples": 4, "samples.rtl": 4}, 0.9: late})
+    more = plan(samples=4)
+    report = run_campaign(more, tmp_path)
+    assert report["status"] == {"ok": 1, "timeout": 1}
+    assert list(report["reasons"].values()) == ["took more than 5 s"]
+    for _ in range(2):  # with the rows as they were written, and merged
+        table = campaign_table(more, tmp_path)
+        assert table["status"].tolist() == ["ok", "timeout"]
+        assert table["samples"].tolist() == table["samples.rtl"].tolist() == [4, 4]
+        assert dry_run(more, tmp_path)["missing"] == 0
+        states = []
+        assert run_campaign(more, tmp_path, progress=states.append) == report
+        assert (states[-1].done, states[-1].failed) == (2, 1)
+    assert len(cluster.given) == 4
+    everything = read_table(tmp_path)  # without a plan: what was measured
+    assert everything["status"].tolist() == ["ok", "ok"]
+    assert sorted(everything["samples"]) == [3, 4]
+    with pytest.raises(InputError, match="1 of 2 runs of the plan have no row yet"):
+        campaign_table(plan(), tmp_path)
+    cluster.outcomes.clear()
+    cluster.outcomes[0.9] = OK | {"samples": 4, "samples.rtl": 4}
+    assert run_campaign(more, tmp_path, retry_failed=True)["status"] == {"ok": 2}
+    assert cluster.given[4:] == [0.9]
+
+
+def test_a_failure_with_more_rtl_leaves_the_row_of_less(cluster, tmp_path):
+    checked = OK | {"samples.rtl": 1}
+    failed, crashed = ({"status": status, "reason": "no luck"} for status in ("failed", "crashed"))
+    cluster.outcomes.update({0.5: [checked, failed], 0.9: [checked, crashed, OK]})
+    by_timing = plan(timing_share=1.0)
+    run_campaign(by_timing, tmp_path)
+    assert run_campaign(plan(), tmp_path)["status"] == {"failed": 1, "crashed": 1}
+    assert run_campaign(by_timing, tmp_path)["status"] == {"ok": 2}
+    assert len(cluster.given) == 4
+    assert run_campaign(plan(), tmp_path)["status"] == {"failed": 1, "ok": 1}
+    assert len(cluster.given) == 5  # a crash alone is done again
+
+
 def test_a_new_version_makes_new_rows_and_old_ones_stale(cluster, tmp_path, monkeypatch):
     run_campaign(plan(), tmp_path)
     monkeypatch.setattr("spikemeter.models.TRAIN_VERSION", stage_versions()["version.train"] + 1)
@@ -227,6 +268,19 @@ def test_a_row_that_cannot_be_written_is_one_sentence_and_not_lost(cluster, tmp_
     assert run_campaign(plan(), tmp_path)["status"] == {"ok": 2}
 
 
+def test_a_cluster_that_loses_its_gpus_says_so(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(drive, "_WAIT_SECONDS", 0.6)
+    cluster.workers["one"]["resources"] = {}
+    cluster.outcomes[0.9] = HELD
+    states = []
+    with pytest.raises(ClusterError, match=r"has had no worker with the resource GPU for .* goes"):
+        run_campaign(plan(), tmp_path, scheduler="tcp://there:1", gpus=1, progress=states.append)
+    assert [state.waiting for state in states if state.waiting] == [
+        "no worker with the resource GPU is left; waiting up to 0 min for one"
+    ]
+
+
 def test_what_another_campaign_does_meanwhile_is_not_done_again(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(drive, "_LOOK_SECONDS", -1.0)
     numbers = list(run_numbers(plan(0.5, 0.6, 0.7, 0.8)))
@@ -241,6 +295,21 @@ def test_what_another_campaign_does_meanwhile_is_not_done_again(cluster, tmp_pat
     assert report["status"] == {"ok": 4}
     assert cluster.given == [0.5, 0.6, 0.7]
     assert (states[-1].done, states[-1].total, states[-1].started) == (4, 4, 1)
+
+
+def test_a_failure_of_another_campaign_counts_beside_an_older_row(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "_LOOK_SECONDS", -1.0)
+    run_id = list(run_numbers(plan()))[1]
+
+    def progress(state):
+        if state.done == 0:
+            own = {"run_id": run_id, **stage_versions()}
+            append_rows(tmp_path, [own | OK | {"samples": 9}])
+            append_rows(tmp_path, [own | {"status": "failed", "reason": "no luck"}])
+
+    report = run_campaign(plan(), tmp_path, progress=progress)
+    assert report["status"] == {"ok": 1, "failed": 1}
+    assert cluster.given == [0.5]
 
 
 def test_progress_says_what_has_come_so_far(cluster, tmp_path):
@@ -285,7 +354,15 @@ def test_damaged_rows_are_named_and_done_again(cluster, tmp_path):
     report = run_campaign(plan(), tmp_path)
     (path,) = (tmp_path / "rows").glob("*.parquet")
     path.write_bytes(b"half a batch")
-    healed = run_campaign(plan(), tmp_path)
+    sentence = f"rows/{path.name} is damaged: its checksum does not fit"
+    assert dry_run(plan(), tmp_path)["damaged"] == [sentence]
+    with pytest.raises(ConfigError, match="held_out"):
+        run_campaign(plan(held_out={"unseen_surrogate": ["luck"]}), tmp_path)
+    assert path.exists()  # a plan that is refused changes nothing
+    states = []
+    healed = run_campaign(plan(), tmp_path, progress=states.append)
+    assert (states[0].done, states[0].damaged) == (0, (sentence,))
+    assert not path.exists()
     assert healed["status"] == report["status"]
     assert len(healed["damaged"]) == 1
     assert path.name in healed["damaged"][0]
@@ -325,6 +402,23 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"held_out": {"unseen_surrogate": ["luck"]}},
+        {"base": BASE | {"network": "no network"}},
+    ],
+    ids=["held out", "run"],
+)
+def test_a_plan_that_is_refused_leaves_nothing(cluster, tmp_path, changes):
+    out = tmp_path / "out"
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            run_campaign(plan(**changes), out)
+        assert list(out.parent.glob("**/*")) in ([], [out])
+        out.mkdir(exist_ok=True)
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write the folder"):
@@ -347,6 +441,7 @@ def test_a_folder_without_a_plan_cannot_be_resumed(tmp_path):
         ({"scheduler": "tcp://there:0"}, "scheduler: must be an address"),
         ({"scheduler": "tcp://there:65536"}, "scheduler: must be an address"),
         ({"scheduler": "tcp://there:1", "workers": 2}, "workers: a scheduler has its own, got 2"),
+        ({"workers": 3, "gpus": 2}, "workers: at most one for each of 2 GPUs, got 3"),
     ],
 )
 def test_impossible_requests_are_refused(request_, message):

@@ -7,7 +7,9 @@ import yaml
 
 import spikemeter.calibration
 from spikemeter.calibration.plan import Plan, Range, read_plan
+from spikemeter.calibration.runs import run_numbers
 from spikemeter.calibration.splits import freeze_splits
+from spikemeter.config import Config
 from spikemeter.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "plans"
@@ -34,6 +36,11 @@ def plan_of(**changes) -> Plan:
     return Plan.model_validate({key: value for key, value in content.items() if value is not None})
 
 
+def configs_of(plan: Plan) -> list[Config]:
+    """Every run in order, those that are the same too."""
+    return [plan.config(number) for number in range(plan.size)]
+
+
 def refusal(tmp_path: Path, **changes) -> str:
     path = tmp_path / "plan.yaml"
     content = {key: value for key, value in (PLAN | changes).items() if value is not None}
@@ -45,7 +52,7 @@ def refusal(tmp_path: Path, **changes) -> str:
 
 
 def test_points_fill_the_ranges_evenly():
-    configs = plan_of().configs
+    configs = configs_of(plan_of())
     assert len(configs) == 64
     assert {config.training.epochs for config in configs} == {2}
     networks = [config.network for config in configs]
@@ -59,15 +66,15 @@ def test_points_fill_the_ranges_evenly():
 
 @pytest.mark.parametrize("sampler", ["halton", "sobol"])
 def test_a_longer_plan_starts_with_the_same_runs(sampler):
-    longer = plan_of(sampler=sampler, runs=64).configs
-    assert plan_of(sampler=sampler, runs=20).configs == longer[:20]
-    assert plan_of(sampler=sampler, runs=20, seed=2).configs != longer[:20]
+    longer = configs_of(plan_of(sampler=sampler, runs=64))
+    assert configs_of(plan_of(sampler=sampler, runs=20)) == longer[:20]
+    assert configs_of(plan_of(sampler=sampler, runs=20, seed=2)) != longer[:20]
 
 
 @pytest.mark.parametrize(("name", "limit"), [("demo", 0.6), ("default", 0.45)])
 def test_no_two_knobs_of_a_shipped_plan_change_together(name, limit):
     plan = shipped(name)
-    configs = plan.configs[: plan.runs]
+    configs = configs_of(plan)[: plan.runs]
     columns = []
     for key, variation in plan.vary.items():
         section, _, inner = key.rpartition(".")
@@ -79,14 +86,14 @@ def test_no_two_knobs_of_a_shipped_plan_change_together(name, limit):
 
 
 def test_the_seed_decides_the_points():
-    assert plan_of().configs == plan_of().configs
-    assert plan_of(seed=2).configs != plan_of().configs
+    assert configs_of(plan_of()) == configs_of(plan_of())
+    assert configs_of(plan_of(seed=2)) != configs_of(plan_of())
 
 
 def test_repeats_are_the_first_points_with_other_seeds():
-    configs = plan_of(runs=5, repeats={"points": 2, "seeds": [7, 8]}).configs
+    configs = configs_of(plan_of(runs=5, repeats={"points": 2, "seeds": [7, 8]}))
     assert len(configs) == 9
-    assert configs[:5] == plan_of(runs=5).configs
+    assert configs[:5] == configs_of(plan_of(runs=5))
     assert [config.training.seed for config in configs[5:]] == [7, 8, 7, 8]
     points = [configs[0], configs[0], configs[1], configs[1]]
     for repeat, point in zip(configs[5:], points, strict=True):
@@ -101,19 +108,19 @@ def test_repeats_may_be_a_share_of_the_points():
 
 def test_a_grid_is_every_combination():
     vary = {"network": ["8C3-10", "10"], "neuron.beta": [0.5, 0.6, 0.7]}
-    configs = plan_of(sampler="grid", runs=None, vary=vary).configs
+    configs = configs_of(plan_of(sampler="grid", runs=None, vary=vary))
     assert [(config.network, config.neuron.beta) for config in configs] == [
         (network, beta) for network in ["8C3-10", "10"] for beta in [0.5, 0.6, 0.7]
     ]
 
 
 def test_points_that_coincide_are_one_run():
-    assert len(plan_of(vary={"network": ["8C3-10"]}).configs) == 1
+    assert len(run_numbers(plan_of(vary={"network": ["8C3-10"]}))) == 1
 
 
 def test_a_key_of_the_base_is_kept_beside_the_one_that_varies():
     base = {"dataset": "nmnist-saccade", "network": "10", "neuron": {"threshold": 0.4}}
-    (config,) = plan_of(base=base, vary={"neuron.beta": [0.5]}, runs=1).configs
+    (config,) = configs_of(plan_of(base=base, vary={"neuron.beta": [0.5]}, runs=1))
     assert (config.neuron.beta, config.neuron.threshold) == (0.5, 0.4)
     assert base["neuron"] == {"threshold": 0.4}
 
@@ -174,7 +181,70 @@ def test_a_range_suits_its_key_and_keeps_its_bounds(key, low, high, kind):
         ),
         ({"vary": {"network": ["10"], "neuron.betta": [1]}}, ["unknown key 'neuron.betta'"]),
         ({"vary": {"network": ["10", "8C2-10"]}}, ["of the plan: network", "'8C2'"]),
-        ({"vary": {"network": ["10"], "network.x": [1]}}, ["network", "keys and values", "'10'"]),
+        (
+            {"base": PLAN["base"] | {"network": "10"}, "vary": {"network.x": [1]}},
+            ["network", "keys and values", "'10'"],
+        ),
+        (
+            {"vary": {"network": ["10"], "network.x": [1]}},
+            ["vary.network.x: sets network.x, and vary.network sets network"],
+        ),
+        (
+            {"vary": {"eye": [{"input.gain": 0.5}], "input.gain": [0.6]}},
+            ["vary.input.gain: sets input.gain, and vary.eye sets input.gain"],
+        ),
+        (
+            {"vary": {"input": [{"gain": 0.5}], "eye": [{"network": "10"}, {"input.gain": 0.6}]}},
+            ["vary.input: sets input, and vary.eye sets input.gain"],
+        ),
+        (
+            {"vary": {"eye": [{"input.gain": 0.6, "input": {"gain": 0.5}}]}},
+            ["vary.eye: sets input.gain, and vary.eye sets input"],
+        ),
+        (
+            {"vary": {"training.epochs": {"low": 1.2, "high": 1.8}}},
+            ["vary.training.epochs: must hold a whole number, got 1.2 to 1.8"],
+        ),
+        (
+            {"repeats": {"points": 1, "seeds": [3, 4, 3]}},
+            ["repeats.seeds: must differ", "[3, 4, 3]"],
+        ),
+        (
+            {"repeats": {"points": 1, "seeds": [1, 0]}},
+            ["repeats.seeds: must be other seeds than the points have, got 0"],
+        ),
+        (
+            {
+                "base": {"dataset": "nmnist-saccade", "training": {"seed": 5}},
+                "repeats": {"points": 1, "seeds": [5]},
+            },
+            ["repeats.seeds: must be other", "got 5"],
+        ),
+        (
+            {
+                "vary": PLAN["vary"] | {"training.seed": [3, 4]},
+                "repeats": {"points": 1, "seeds": [4]},
+            },
+            ["repeats.seeds: must be other", "got 4"],
+        ),
+        (
+            {
+                "vary": PLAN["vary"] | {"training.seed": {"low": 1, "high": 9}},
+                "repeats": {"points": 1, "seeds": [20, 9]},
+            },
+            ["repeats.seeds: must be other", "got 9"],
+        ),
+        (
+            {
+                "vary": PLAN["vary"] | {"luck": [{"training.seed": 3}, {"training.seed": 4}]},
+                "repeats": {"points": 1, "seeds": [3]},
+            },
+            ["repeats.seeds: must be other", "got 3"],
+        ),
+        (
+            {"runs": 900_000, "repeats": {"points": 100_001, "seeds": [1]}},
+            ["runs: at most 1000000 runs with repeats, got 1000001"],
+        ),
         (
             {"vary": {"network": ["10"], "neuron.beta": {"low": 0.5, "high": 1.5}}},
             ["of the plan: neuron.beta", "less than or equal to 1"],
@@ -194,6 +264,15 @@ def test_a_range_suits_its_key_and_keeps_its_bounds(key, low, high, kind):
                 "vary": {f"input.{key}": [*range(10)] for key in "abcdefg"},
             },
             ["vary: at most 1000000 combinations, got 10000000"],
+        ),
+        (
+            {
+                "sampler": "grid",
+                "runs": None,
+                "vary": {f"input.{key}": [*range(10)] for key in "abcdef"},
+                "repeats": {"points": 1, "seeds": [1]},
+            },
+            ["vary: at most 1000000 combinations with repeats, got 1000001"],
         ),
     ],
 )
@@ -236,6 +315,19 @@ def test_a_run_that_cannot_be_trained_is_refused(tmp_path):
     assert "dataset: required to train" in refusal(tmp_path, base=base)
 
 
+def test_a_key_twice_is_refused(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"{yaml.safe_dump(PLAN)}runs: 32\n")
+    with pytest.raises(ConfigError, match=r"the plan '.*' must have each key once, .* 'runs' in"):
+        read_plan(path)
+
+
+def test_seeds_of_repeats_may_be_those_that_the_base_has_but_no_point():
+    vary = PLAN["vary"] | {"training.seed": [3, 4]}
+    plan = plan_of(vary=vary, repeats={"points": 2, "seeds": [0, 1]})
+    assert len(run_numbers(plan)) == 68
+
+
 def test_a_missing_plan_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the plan"):
         read_plan(tmp_path / "none.yaml")
@@ -243,7 +335,7 @@ def test_a_missing_plan_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["demo", "default"])
 def test_shipped_plans_are_valid(name):
-    assert len(shipped(name).configs) >= 12
+    assert len(run_numbers(shipped(name))) >= 12
 
 
 @pytest.mark.parametrize(("name", "runs"), [("small", 24), ("large", 9480)])
@@ -258,11 +350,11 @@ def test_knobs_change_together_under_a_name_of_their_own(tmp_path: Path):
     base = PLAN["base"] | {"network": "8C3-10"}
     vary = {"eye": eyes, "neuron.beta": [0.5, 0.9]}
     plan = plan_of(base=base, vary=vary, sampler="grid", runs=None)
-    seen = [(c.input.camera_threshold, c.input.encoding, c.neuron.beta) for c in plan.configs]
+    seen = [(c.input.camera_threshold, c.input.encoding, c.neuron.beta) for c in configs_of(plan)]
     assert seen == [
         (0.3, "events", 0.5), (0.3, "events", 0.9), (None, "latency", 0.5), (None, "latency", 0.9),
     ]  # fmt: skip
-    sampled = plan_of(base=base, vary={"eye": eyes}, runs=16).configs
+    sampled = configs_of(plan_of(base=base, vary={"eye": eyes}, runs=16))
     assert {config.input.encoding for config in sampled} == {"events", "latency"}
     message = refusal(tmp_path, vary={"eye": [1, 2]})
     assert "vary.eye: is no key" in message

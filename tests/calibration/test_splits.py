@@ -35,6 +35,10 @@ def plan(**changes):
     return Plan.model_validate(CONTENT | changes)
 
 
+def configs_of(plan):
+    return [plan.config(number) for number in range(plan.size)]
+
+
 def test_splits_are_chosen_once_and_kept(tmp_path):
     chosen = freeze_splits(plan(), tmp_path)
     assert set(chosen.held_out) == set(SPLITS) - {"random"}
@@ -63,9 +67,22 @@ def test_the_first_of_two_at_once_holds(tmp_path):
     assert chosen[0] in alone
 
 
+def test_what_another_has_chosen_meanwhile_holds(tmp_path, monkeypatch):
+    plans = [plan(vary={"network": NETWORKS[number:]}) for number in range(2)]
+
+    def choose_slowly(chosen, folder):
+        found = choose_splits(chosen, folder)
+        if chosen is plans[0]:
+            freeze_splits(plans[1], folder)
+        return found
+
+    monkeypatch.setattr("spikemeter.calibration.splits.choose_splits", choose_slowly)
+    assert freeze_splits(plans[0], tmp_path) == read_splits(tmp_path)
+
+
 def test_a_row_is_on_one_side_whatever_else_there_is(tmp_path):
     splits = freeze_splits(plan(), tmp_path)
-    configs = plan().configs
+    configs = configs_of(plan())
     sides = {config.digest: split_columns(config, splits) for config in configs}
     assert 0.12 < sum(side["test.random"] for side in sides.values()) / len(sides) < 0.28
     for config in configs[200:]:  # seeds of one point stay together
@@ -115,7 +132,7 @@ def test_the_same_pictures_are_on_one_side(tmp_path, vary, size):
     grid = Plan.model_validate({"base": base, "vary": vary, "sampler": "grid"})
     splits = freeze_splits(grid, tmp_path)
     (held,) = splits.held_out["unseen_dataset"]
-    sides = {(c.dataset, is_held_out(c, "unseen_dataset", splits)) for c in grid.configs}
+    sides = {(c.dataset, is_held_out(c, "unseen_dataset", splits)) for c in configs_of(grid)}
     assert sides == {("nmnist-saccade", held == "nmnist-saccade"),
                      ("digits-saccade", held == "digits-saccade")}  # fmt: skip
 
@@ -129,7 +146,8 @@ def test_hardware_that_comes_to_the_same_is_on_one_side(tmp_path):
     splits = freeze_splits(grid, tmp_path)
     assert len(splits.held_out["unseen_hardware"]) == 1
     sides = [
-        (c.hardware.encoder_width, is_held_out(c, "unseen_hardware", splits)) for c in grid.configs
+        (c.hardware.encoder_width, is_held_out(c, "unseen_hardware", splits))
+        for c in configs_of(grid)
     ]
     assert len(set(sides)) == 2
 

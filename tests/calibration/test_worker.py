@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from spikemeter.calibration import worker
-from spikemeter.calibration.cluster import connected
+from spikemeter.calibration.cluster import check_request, connected, runs_at_once
 from spikemeter.calibration.store import stage_versions
 from spikemeter.calibration.worker import Job, died, run_job
 from spikemeter.config import load_config
@@ -81,7 +81,7 @@ def test_a_run_that_fails_is_a_row_and_the_next_one_works(tmp_path, deed, change
     run_job(job(tmp_path, "work"))  # a child that has started: what it imports takes time too
     row = run_job(job(tmp_path, deed, **changes))
     assert (row["status"], row["reason"]) == (status, reason)
-    assert row["network"] == "10"
+    assert (row["network"], row["samples"], row["samples.rtl"]) == ("10", 3, 1)
     assert run_job(job(tmp_path, "work"))["status"] == "ok"
     if deed == "hang":
         assert list((tmp_path / "runs").iterdir()) == []
@@ -177,6 +177,37 @@ def test_a_cluster_leaves_the_environment_alone() -> None:
     assert dict(os.environ) == before
     assert "PATH" in names
     assert "MALLOC_TRIM_THRESHOLD_" not in set(names) - set(before)
+
+
+def test_gpus_are_shared_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5a")
+    with connected(None, workers=2, gpus=2) as client:
+        seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"]).values()
+        assert sorted(seen) == ["3", "GPU-5a"]
+        assert runs_at_once(client, gpu=True) == 2
+    with connected(None, workers=1) as client:
+        assert runs_at_once(client, gpu=False) == 1
+        assert runs_at_once(client, gpu=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("granted", "asked", "message"),
+    [
+        ("0,1", 4, r"gpus: at most the 2 in CUDA_VISIBLE_DEVICES \('0,1'\), got 4"),
+        ("", 1, r"gpus: at most the 0 in CUDA_VISIBLE_DEVICES \(''\), got 1"),
+        ("-1", 1, "gpus: at most the 0"),
+        ("0,-1,1", 2, "gpus: at most the 1"),
+        ("NoDevFiles", 1, "gpus: at most the 0"),
+    ],
+)
+def test_more_gpus_than_are_visible_are_refused(
+    monkeypatch: pytest.MonkeyPatch, granted: str, asked: int, message: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", granted)
+    with pytest.raises(InputError, match=message):
+        check_request(None, gpus=asked)
+    check_request(None)
+    check_request("tcp://there:1", gpus=asked)  # what its workers see is their own affair
 
 
 def test_a_run_keeps_its_memory_whatever_dask_tells_its_worker(

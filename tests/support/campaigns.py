@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import yaml
 
 from spikemeter.calibration import read_table
@@ -77,6 +78,11 @@ def rows(out: Path) -> list[dict[str, Any]]:
         table[kept].sort_values("run_id").to_json(orient="records", lines=True, double_precision=15)
     )
     return [json.loads(line) for line in found.splitlines()]
+
+
+def rows_on_disk(out: Path) -> int:
+    """Count the rows of all batches, those that reading leaves out too."""
+    return sum(pq.read_metadata(path).num_rows for path in out.glob("rows/*.parquet"))
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:

@@ -51,6 +51,9 @@ class FakeCluster:
     given: list[float] = field(default_factory=list)
     resources: list[Any] = field(default_factory=list)
     connections: int = 0
+    workers: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"one": {"nthreads": 1, "resources": {"GPU": 1.0}}}
+    )
     status: str = "running"
     dashboard_link: str = "http://nowhere"
 
@@ -61,7 +64,10 @@ class FakeCluster:
         yield self
 
     def nthreads(self) -> dict[str, int]:
-        return {"one": 1}
+        return {name: worker["nthreads"] for name, worker in self.workers.items()}
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": self.workers}
 
     def submit(self, runner: Any, job: Job, *, key: str, resources: Any, pure: bool) -> FakeFuture:
         config = load_config(job.config)
@@ -75,5 +81,5 @@ class FakeCluster:
             self.status = "closed"
         if isinstance(outcome, dict):
             own = {"run_id": job.run_id, **row_from_config(config), **job.versions, **job.splits}
-            outcome = own | outcome
+            outcome = own | {"samples": job.samples, "samples.rtl": job.simulated} | outcome
         return FakeFuture(key, outcome)
