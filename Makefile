@@ -5,7 +5,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/installed
 
-.PHONY: demo test faults bench rtl-soak rtl-coverage rtl-mutations lint types wheel clean
+.PHONY: demo test faults bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
 
 demo: $(READY)  ## run the main job on embedded data
 	$(BIN)/spikemeter demo --out demo-results
@@ -18,6 +18,9 @@ faults: $(READY)  ## kill, fill and damage real campaigns; ARGS="--kills 5", ...
 
 bench: $(READY)  ## one of benchmarks/*.py: make bench NAME=timing ARGS="--published"
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/$(NAME).py $(ARGS)
+
+predictor: $(READY)  ## fit the predictor that ships to the table of its campaign
+	$(BIN)/spikemeter fit calibration/default --out predictor/default
 
 rtl-soak: $(READY)  ## many random networks in RTL; ARGS="--networks 400", "--seed 17", ...
 	$(BIN)/python tests/rtl/soak.py $(ARGS)

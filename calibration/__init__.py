@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .acquisition import acquire
     from .campaign import campaign_table, dry_run, plan_of, run_campaign
+    from .evaluation import evaluate
     from .fit import fit_predictor
     from .measure import simulate_run
     from .plan import Plan, read_plan
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Plan",
+    "acquire",
     "campaign_table",
     "dry_run",
+    "evaluate",
     "fit_predictor",
     "fit_timing",
     "is_held_out",
@@ -40,8 +44,10 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Plan": ".plan",
+        "acquire": ".acquisition",
         "campaign_table": ".campaign",
         "dry_run": ".campaign",
+        "evaluate": ".evaluation",
         "fit_predictor": ".fit",
         "fit_timing": ".timing_fit",
         "is_held_out": ".splits",

@@ -82,8 +82,8 @@ class ImportedNetwork:
     network : IntegerNetwork
         For ``simulate(config, network, frames)``.
     spikes : dict of str to ndarray of bool
-        ``inputs_i``, the spikes of the sample that enter each weighted layer, and ``outputs``; for
-        ``predict_latency(config, spikes=spikes)``.
+        ``inputs_i``, the spikes of the sample that enter each weighted layer, ``outputs`` and
+        ``quantised``; for ``predict_latency(config, spikes=spikes)``.
     quantised : bool
         Whose spikes these are: of `network`, which is what the hardware does, cycle for cycle; or
         of the network as it was imported, in floating point.
@@ -156,6 +156,7 @@ def assemble(
         arrays = {f"inputs_{i}": _as_lines(train, each) for i, (train, each) in enumerate(pairs)}
         arrays["outputs"] = trains.outputs
         firing_rates = [float(share.mean()) for share in trains.fired]
+    arrays["quantised"] = np.array(quantised)
     for array in arrays.values():
         array.setflags(write=False)
     return ImportedNetwork(

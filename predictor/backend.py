@@ -17,11 +17,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ..errors import PredictorError
+from ..errors import PredictorError, in_one_line
 from ..files import new_folder, read_plain, write_whole
+from .ensemble import read_ensemble
 from .fitted import Backend, amount_names
 from .intervals import Residuals
-from .sparsity import load_booster
 from .structure import Structure, structure_terms
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "read_backend", "write_backend"]
@@ -130,8 +130,7 @@ def read_backend(path: Path) -> Backend:
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, PredictorError):
             raise
-        reason = " ".join(str(error).split())
-        raise _refusal(path, f"its content does not fit together: {reason}") from error
+        raise _refusal(path, f"its content does not fit together: {error}") from error
 
 
 def _checksum(content: _Content) -> str:
@@ -184,6 +183,10 @@ def _backend(content: _Content, residual: bytes | None) -> Backend:
     if tuple(content.ranges) != names:
         raise ValueError("the measured ranges are not those of this version; fit it again")
     low, high = np.array([content.ranges[name] for name in names], dtype=np.float64).T
+    ensemble = None if residual is None else read_ensemble(residual)
+    if ensemble is not None and ensemble.features != len(names) + 1:
+        rule = f"{_RESIDUAL} must read {len(names) + 1} features"
+        raise ValueError(f"{rule}, got {ensemble.features}")
     return Backend(
         structure=structure,
         costs=content.costs,
@@ -194,10 +197,10 @@ def _backend(content: _Content, residual: bytes | None) -> Backend:
             error=np.array(content.error, dtype=np.float64),
             group=np.array(content.group, dtype=np.int64),
         ),
-        booster=None if residual is None else load_booster(residual),
+        booster=None if ensemble is None else ensemble.booster(),
         report=content.report,
     )
 
 
 def _refusal(path: Path, reason: str) -> PredictorError:
-    return PredictorError(f"cannot use the backend {str(path)!r}: {reason}")
+    return PredictorError(f"cannot use the backend {str(path)!r}: {in_one_line(reason)}")

@@ -10,10 +10,13 @@ from .spikes import StatisticsLevel
 
 __all__ = ["FIDELITIES", "Fidelity", "LatencyEstimate", "LayerEstimate"]
 
-Fidelity = Literal["hyperparameters", "statistics", "trace"]
+Fidelity = Literal["hyperparameters", "forecast", "statistics", "trace"]
 
 FIDELITIES: tuple[Fidelity, ...] = ("hyperparameters", "statistics", "trace")
-"""What a prediction can rest on, from least to most exact."""
+"""What a configuration can give a prediction to rest on, from least to most exact.
+
+A forecast rests on the firing rates of the first epochs; see `LatencyPredictor.forecast`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ class LatencyEstimate:
         Low and high; holds the mean with `confidence`.
     confidence : float
         As asked for.
-    fidelity : {"hyperparameters", "statistics", "trace"}
+    fidelity : {"hyperparameters", "forecast", "statistics", "trace"}
         What the estimate rests on.
     statistics_level : {"taps", "channels", "layers"} or None
         With the fidelity ``statistics``: counts per step and channel with their kernel taps inside
@@ -72,6 +75,14 @@ class LatencyEstimate:
         Largest of `sample_cycles`; None where single samples are not known.
     sample_cycles : tuple of float
         Cycles of each sample of a trace, as exact as the timing; empty otherwise.
+    quantised : bool
+        Whether it is of the integer network that the hardware runs. False where the spikes are
+        known to be those of a network in floating point; then the interval includes how far
+        rounding was found to move a latency.
+    accuracy : float or None
+        Test accuracy that the quantised network is expected to reach; from hyperparameters alone.
+    interval_accuracy : (float, float) or None
+        Low and high; holds that accuracy with `confidence`.
     """
 
     cycles: float
@@ -86,6 +97,9 @@ class LatencyEstimate:
     initiation_interval_cycles: float
     worst_case_cycles: float | None
     sample_cycles: tuple[float, ...]
+    quantised: bool = True
+    accuracy: float | None = None
+    interval_accuracy: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; keys as in the result of a simulation where both have them."""
@@ -102,4 +116,7 @@ class LatencyEstimate:
             "layers": [asdict(layer) for layer in self.layers],
             "initiation_interval_cycles": self.initiation_interval_cycles,
             "worst_case_cycles": self.worst_case_cycles,
+            "quantised": self.quantised,
+            "accuracy": self.accuracy,
+            "interval_accuracy": None if not self.interval_accuracy else [*self.interval_accuracy],
         }

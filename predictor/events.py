@@ -1,14 +1,15 @@
 """Events that enter the network: known from the data set, never learned.
 
 A predictor carries, for every data set it knows, the mean events per step and channel at some
-frame sizes. Another size is estimated from those, and the estimate says so.
+frame sizes, with each camera and coding that it was calibrated with. Another size is estimated from
+those, and the estimate says so; another camera or coding is refused.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,33 @@ from ..errors import PredictorError
 from .machine import tap_bounds
 from .timing import even_taps
 
-__all__ = ["InputStatistics", "TapRatios", "expected_counts", "expected_taps", "input_events"]
+__all__ = [
+    "InputStatistics",
+    "KnownInput",
+    "TapRatios",
+    "coding_of",
+    "expected_counts",
+    "expected_taps",
+    "input_events",
+]
+
+Coding = Mapping[str, str | float]
+
+_CODING = {
+    key: InputConfig.model_fields[key].default
+    for key in (
+        "encoding", "gain", "time_window_ms", "denoise_ms", "values",
+        "camera_threshold", "camera_mismatch", "camera_leak_hz",
+    )
+}  # fmt: skip
+"""Keys of `input` that change what a data set looks like to the network, with their defaults."""
 
 # Where nothing else is known: halving the bins or the pixels of a frame makes its pixels and bins
 # denser, but by less than a factor of two, because events that meet in one bin count once.
 _PRIOR_EXPONENTS = (-0.5, -0.7)
 _SMALLEST = 1e-9
+_LARGEST_SIDE = 4096
+_LARGEST_LOG_FACTOR = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,17 +58,28 @@ class InputStatistics:
         Size of the frames.
     events : ndarray of float, shape (time_steps, channels)
         Mean events (pixels that spike) per step and channel.
+    coding : mapping
+        Camera and coding as `coding_of` gives them.
+    tap_ratio : float
+        Kernel taps inside the frame per event, relative to events spread evenly.
     """
 
     height: int
     width: int
     time_steps: int
     events: NDArray[np.float64]
+    coding: Coding = field(default_factory=dict)
+    tap_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         events = self.events
-        if self.height < 1 or self.width < 1 or events.ndim != 2 or not events.size:
-            raise ValueError("statistics need a positive size and events per step and channel")
+        if not (1 <= self.height <= _LARGEST_SIDE and 1 <= self.width <= _LARGEST_SIDE):
+            rule = f"frames must have 1 to {_LARGEST_SIDE} rows and columns"
+            raise ValueError(f"{rule}, got {self.height} and {self.width}")
+        if events.ndim != 2 or not events.size:
+            raise ValueError("statistics need events per step and channel")
+        if unknown := sorted(set(self.coding) - set(_CODING)):
+            raise ValueError(f"coding must be of {', '.join(_CODING)}; got {unknown[0]!r}")
         if events.shape[0] != self.time_steps:
             raise ValueError(f"events must have {self.time_steps} steps, got {events.shape[0]}")
         if not (np.isfinite(events).all() and events.min() >= 0):
@@ -81,17 +114,34 @@ class TapRatios:
     input: float = 1.0
     hidden: float = 1.0
 
+    def of(self, layers: int) -> list[float]:
+        """Ratio of each layer of a network."""
+        return [self.input] + [self.hidden] * (layers - 1)
 
-_CODING = (
-    "encoding", "gain", "time_window_ms", "denoise_ms", "values",
-    "camera_threshold", "camera_mismatch", "camera_leak_hz",
-)  # fmt: skip
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KnownInput:
+    """What enters a network.
+
+    Attributes
+    ----------
+    events : ndarray of float, shape (time_steps, channels)
+        Mean events per step and channel.
+    tap_ratio : float
+        Kernel taps inside the frame per event, relative to events spread evenly.
+    warning : str or None
+        A sentence if the events had to be estimated from another frame size.
+    """
+
+    events: NDArray[np.float64]
+    tap_ratio: float = 1.0
+    warning: str | None = None
+
+
 _REMEDY = "give input.statistics, which 'spikemeter datasets measure CONFIG' prints"
 
 
-def input_events(
-    config: Config, known: Mapping[str, Sequence[InputStatistics]]
-) -> tuple[NDArray[np.float64], str | None]:
+def input_events(config: Config, known: Mapping[str, Sequence[InputStatistics]]) -> KnownInput:
     """Mean events per step and channel that enter the network of a configuration.
 
     Parameters
@@ -103,14 +153,12 @@ def input_events(
 
     Returns
     -------
-    events : ndarray of float, shape (time_steps, channels)
-    warning : str or None
-        A sentence if the events had to be estimated from another frame size.
+    KnownInput
 
     Raises
     ------
     PredictorError
-        If nothing is known of the data set.
+        If nothing is known of the data set, or not with this camera or coding.
 
     Notes
     -----
@@ -119,40 +167,45 @@ def input_events(
     and of the steps, which are fitted to all known sizes as far as those vary.
     """
     if config.input.statistics is not None:
-        return np.array(config.input.statistics, dtype=np.float64), None
+        return KnownInput(events=np.array(config.input.statistics, dtype=np.float64))
     if config.dataset is None:
         raise PredictorError(
             "dataset: required before training unless input.statistics is given; spikes are of no "
             "use to hyperparameters"
         )
-    name = config.dataset
-    choices = [
+    name, coding = config.dataset, coding_of(config)
+    entries = [
         entry for entry in known.get(name, ()) if entry.events.shape[1] == config.input.channels
     ]
-    if not choices:
+    if not entries:
         listed = ", ".join(sorted(known)) or "none"
         raise PredictorError(
             f"dataset: this predictor knows the statistics of {listed}, not of {name!r} with "
             f"{config.input.channels} channels; {_REMEDY}"
         )
-    for key in _CODING:
-        value = getattr(config.input, key)
-        if value != InputConfig.model_fields[key].default:
-            raise PredictorError(
-                f"input.{key}: this predictor knows {name} with its own camera, coding and time "
-                f"bins alone, not with {value}; {_REMEDY}"
-            )
+    choices = [entry for entry in entries if entry.coding == coding]
+    if not choices:
+        raise PredictorError(_unknown_coding(name, coding, entries))
     size = (config.input.height, config.input.width, config.input.time_steps)
     for entry in choices:
         if entry.size == size:
-            return entry.events, None
-    return _estimated(size, choices, name)
+            return KnownInput(events=entry.events, tap_ratio=entry.tap_ratio)
+    return _estimated(size, choices, entries, name)
+
+
+def coding_of(config: Config) -> dict[str, str | float]:
+    """Give the keys of `input` on which the events of a data set depend, where not the default."""
+    values = ((key, getattr(config.input, key)) for key in _CODING)
+    return {key: value for key, value in values if value != _CODING[key]}
 
 
 def expected_counts(
-    config: Config, events: NDArray[np.float64], input_rates: Sequence[float]
+    config: Config,
+    events: NDArray[np.float64],
+    input_rates: Sequence[float],
+    courses: NDArray[np.float64] | None = None,
 ) -> list[NDArray[np.float64]]:
-    """Spread the spikes that enter each layer evenly over steps and channels.
+    """Spread the spikes that enter each layer evenly over its channels.
 
     Parameters
     ----------
@@ -161,41 +214,75 @@ def expected_counts(
         What enters the first layer; it keeps its course over time.
     input_rates : sequence of float
         Spikes per input line and step of every layer but the first.
+    courses : ndarray of float, shape (layers - 1, time_steps), optional
+        How these spikes are spread over steps, relative to their mean; evenly by default. No
+        step gets more than one spike a line.
 
     Returns
     -------
     list of ndarray of float, shape (time_steps, channels)
         Expected spikes that enter each weighted layer.
     """
+    steps = config.input.time_steps
     counts = [events]
-    for layer, rate in zip(config.layers[1:], input_rates, strict=True):
-        shape = (config.input.time_steps, layer.in_channels)
-        counts.append(np.full(shape, rate * layer.in_height * layer.in_width))
+    for index, (layer, rate) in enumerate(zip(config.layers[1:], input_rates, strict=True)):
+        pixels = layer.in_height * layer.in_width
+        count = np.empty((steps, layer.in_channels))
+        if courses is None:
+            count[:] = rate * pixels
+        else:
+            count.T[:] = np.minimum(rate * courses[index], 1.0) * pixels
+        counts.append(count)
     return counts
 
 
 def expected_taps(
-    config: Config, counts: Sequence[NDArray[np.float64]], ratios: TapRatios
+    config: Config, counts: Sequence[NDArray[np.float64]], ratios: Sequence[float]
 ) -> list[NDArray[np.float64]]:
-    """Kernel taps inside the frame of expected spikes, in the shapes of `counts`."""
+    """Kernel taps inside the frame of expected spikes, in the shapes of `counts`.
+
+    Parameters
+    ----------
+    config : Config
+    counts : sequence of ndarray of float, shape (..., time_steps, channels)
+        Spikes that enter each weighted layer.
+    ratios : sequence of float
+        Taps per spike of each layer, relative to spikes spread evenly.
+    """
     taps = []
-    for index, (layer, count) in enumerate(zip(config.layers, counts, strict=True)):
-        ratio = ratios.hidden if index else ratios.input
+    for layer, count, ratio in zip(config.layers, counts, ratios, strict=True):
         fewest, most = tap_bounds(layer)
         taps.append(count * min(max(even_taps(layer) * ratio, fewest), most))
     return taps
 
 
+def _unknown_coding(name: str, coding: Coding, known: Sequence[InputStatistics]) -> str:
+    """Sentence that names the first key without a known value, or all keys together."""
+    for key, default in _CODING.items():
+        value = coding.get(key, default)
+        values = {entry.coding.get(key, default) for entry in known}
+        if value not in values:
+            listed = ", ".join(sorted("its own" if each is None else str(each) for each in values))
+            given = "its own" if value is None else value
+            return f"input.{key}: this predictor knows {name} with {listed}, not {given}; {_REMEDY}"
+    given = ", ".join(f"{key} {value}" for key, value in coding.items()) or "its own camera"
+    return f"input: this predictor does not know {name} with {given} together; {_REMEDY}"
+
+
 def _estimated(
-    size: tuple[int, int, int], known: Sequence[InputStatistics], name: str
-) -> tuple[NDArray[np.float64], str]:
+    size: tuple[int, int, int],
+    choices: Sequence[InputStatistics],
+    entries: Sequence[InputStatistics],
+    name: str,
+) -> KnownInput:
+    """Estimate a size from `choices`, and how density goes with size from all `entries`."""
     height, width, steps = size
     target = np.log([height * width, steps])
-    at = np.log([[entry.pixels, entry.time_steps] for entry in known])
+    at = _log_sizes(choices)
     nearest = int(np.abs(at - target).sum(axis=1).argmin())
-    source = known[nearest]
-    exponents = _density_exponents(at, known)
-    factor = math.exp(float((target - at[nearest]) @ exponents))
+    source = choices[nearest]
+    log_factor = float((target - at[nearest]) @ _density_exponents(entries))
+    factor = math.exp(min(log_factor, _LARGEST_LOG_FACTOR))  # no frame gets fuller than full
     profile = _stretched(source.events / source.pixels, steps)
     events = np.minimum(profile * factor, 1.0) * (height * width)
     warning = (
@@ -203,21 +290,29 @@ def _estimated(
         f"events are estimated from {source.height}x{source.width} frames of "
         f"{source.time_steps} steps"
     )
-    return events, warning
+    return KnownInput(events=events, tap_ratio=source.tap_ratio, warning=warning)
 
 
-def _density_exponents(
-    at: NDArray[np.float64], known: Sequence[InputStatistics]
-) -> NDArray[np.float64]:
-    """Fit log density as a line over log pixels and log steps.
+def _log_sizes(entries: Sequence[InputStatistics]) -> NDArray[np.float64]:
+    """Logarithms of pixels and steps, shape (entries, 2)."""
+    sizes: NDArray[np.float64] = np.log([[entry.pixels, entry.time_steps] for entry in entries])
+    return sizes
+
+
+def _density_exponents(known: Sequence[InputStatistics]) -> NDArray[np.float64]:
+    """Fit log density as a line over log pixels and log steps, at another height for each coding.
 
     Directions without data keep the prior: least squares of smallest norm moves nothing there.
     """
+    at = _log_sizes(known)
     density = np.log([max(float(entry.events.mean()) / entry.pixels, _SMALLEST) for entry in known])
     prior = np.array(_PRIOR_EXPONENTS)
-    centred = at - at.mean(axis=0)
-    rest = density - density.mean() - centred @ prior
-    correction: NDArray[np.float64] = np.linalg.lstsq(centred, rest, rcond=1e-6)[0]
+    codings = np.array([repr(sorted(entry.coding.items())) for entry in known])
+    for coding in np.unique(codings):
+        alike = codings == coding
+        at[alike] -= at[alike].mean(axis=0)
+        density[alike] -= density[alike].mean()
+    correction: NDArray[np.float64] = np.linalg.lstsq(at, density - at @ prior, rcond=1e-6)[0]
     return prior + correction
 
 

@@ -47,13 +47,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .machine import SLACK
 
-__all__ = ["LATE_CYCLES", "StepSizes", "StepWaits", "expected_waits"]
+__all__ = ["LATE_CYCLES", "StepSizes", "StepWaits", "expected_waits", "mean_waits"]
 
 LATE_CYCLES = 5
 """By which the pipeline of events is longer than that of the scan."""
@@ -129,29 +130,65 @@ def expected_waits(sizes: StepSizes, events: _Floats, accumulate: _Floats) -> St
     -----
     Derived in the module.
     """
+    step = _step(sizes, events, accumulate)
+    mean = step.share * step.over
+    late = LATE_CYCLES**2 * step.in_time * (1.0 - step.in_time)
+    variance = step.share * (step.variance() + late + _ROUNDING_VARIANCE)
+    convexity = _convexity(sizes, events, accumulate)
+    if convexity is not None:
+        variance += mean * (step.over - mean)
+    return StepWaits(
+        mean=mean,
+        variance=variance,
+        unevenness=step.share * np.minimum(sizes.words / step.some, step.over - step.least),
+        convexity=convexity,
+    )
+
+
+def mean_waits(sizes: StepSizes, events: _Floats, accumulate: _Floats) -> _Floats:
+    """Give the mean of `expected_waits` alone, in less time."""
+    step = _step(sizes, events, accumulate)
+    waits: _Floats = step.share * step.over
+    return waits
+
+
+class _Step(NamedTuple):
+    """Steps in which something happens, and how often that is; cycles."""
+
+    share: _Floats
+    some: _Floats
+    # Variance of the bridge, distance to its end, and mean of its maximum
+    bridge: _Floats
+    drift: _Floats
+    maximum: _Floats
+    in_time: _Floats
+    least: _Floats
+    over: _Floats
+
+    def variance(self) -> _Floats:
+        """Of the maximum: E[x^2] of exp(-2 x (x + drift) / bridge) is bridge / 2 - drift mean."""
+        variance: _Floats = self.bridge / 2 - (self.drift + self.maximum) * self.maximum
+        return variance
+
+
+def _step(sizes: StepSizes, events: _Floats, accumulate: _Floats) -> _Step:
     # Fewer than one event a step: some steps have one, the others none
     share = np.minimum(events, 1.0)
     some = np.maximum(events, 1.0)
     busy = accumulate / np.maximum(share, _FEWEST)
     service = busy / some
     after_scan = busy - sizes.words
-    wait, variance = _overshoot(busy, service, after_scan, sizes)
+    drift = np.abs(after_scan)
+    bridge = _bridge(busy, service, drift, sizes)
+    maximum = _mean_maximum(bridge, drift)
+    # Words are counted, not measured: a sum over whole cycles instead of an integral
+    overshoot = 1 / np.expm1(1 / np.maximum(maximum, _SMALLEST_MEAN))
     inside = np.maximum(np.minimum(sizes.inside - service / sizes.words, 1.0), 0.0)
     in_time = inside**some
     late = LATE_CYCLES * (1.0 - in_time)
     least = np.maximum(after_scan, 0.0)
-    over = np.maximum(least + wait + late, after_scan + LATE_CYCLES)
-    mean = share * over
-    variance = share * (variance + LATE_CYCLES * in_time * late + _ROUNDING_VARIANCE)
-    convexity = _convexity(sizes, events, accumulate)
-    if convexity is not None:
-        variance += mean * (over - mean)
-    return StepWaits(
-        mean=mean,
-        variance=variance,
-        unevenness=share * np.minimum(sizes.words / some, over - least),
-        convexity=convexity,
-    )
+    over = np.maximum(least + overshoot + late, after_scan + LATE_CYCLES)
+    return _Step(share, some, bridge, drift, maximum, in_time, least, over)
 
 
 def _convexity(sizes: StepSizes, events: _Floats, accumulate: _Floats) -> _Floats | None:
@@ -165,24 +202,20 @@ def _convexity(sizes: StepSizes, events: _Floats, accumulate: _Floats) -> _Float
     return np.where(part > SLACK, np.minimum(accumulate, sizes.words), 0.0)
 
 
-def _overshoot(
-    busy: _Floats, service: _Floats, after_scan: _Floats, sizes: StepSizes
-) -> tuple[_Floats, _Floats]:
-    """Cycles that accumulation is expected to end after both the scan and its own service.
-
-    From the distribution of the maximum of a Brownian bridge with drift; see the module. Returns
-    the variance over the places of the events, too.
-    """
-    drift = np.abs(after_scan)
-    spread_service = service * sizes.spread
+def _bridge(busy: _Floats, service: _Floats, drift: _Floats, sizes: StepSizes) -> _Floats:
+    """Variance of the Brownian bridge whose maximum accumulation ends after; see the module."""
     load = np.maximum(busy / sizes.words, _CRITICAL)
-    bridge = spread_service * np.where(load > _CRITICAL, 2 * drift / _lundberg(load), busy)
+    bridge: _Floats = (
+        service * sizes.spread * np.where(load > _CRITICAL, 2 * drift / _lundberg(load), busy)
+    )
+    return bridge
+
+
+def _mean_maximum(bridge: _Floats, drift: _Floats) -> _Floats:
+    """Cycles that accumulation is expected to end after both the scan and its own service."""
     deviation = np.sqrt(np.maximum(bridge, _FEWEST))
-    mean = _ROOT_PI_8 * deviation * _erfcx()(_ROOT_HALF * drift / deviation)
-    # Words are counted, not measured: a sum over whole cycles instead of an integral
-    overshoot = 1 / np.expm1(1 / np.maximum(mean, _SMALLEST_MEAN))
-    # E[x^2] of exp(-2 x (x + drift) / bridge) is bridge / 2 - drift mean
-    return overshoot, bridge / 2 - (drift + mean) * mean
+    mean: _Floats = _ROOT_PI_8 * deviation * _erfcx()(_ROOT_HALF * drift / deviation)
+    return mean
 
 
 @cache

@@ -174,11 +174,12 @@ def _shap_values(
     features = []
     for row in frame.to_dict("records"):
         config = config_from_row(row)
-        events, _ = input_events(config, parts.statistics)
-        layers = layer_features(config, events, parts.domain.categories)
+        entering = input_events(config, parts.statistics)
+        layers = layer_features(config, entering.events, parts.domain.categories)
         features.append(layers[:-1] if len(layers) > 1 else layers)
     stacked = np.concatenate(features)
-    values = _tool("shap").TreeExplainer(parts.model.output).shap_values(stacked)
+    booster = parts.model.ensembles["output"].booster()
+    values = _tool("shap").TreeExplainer(booster).shap_values(stacked)
     return np.asarray(values, dtype=np.float64), stacked
 
 

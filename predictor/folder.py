@@ -1,9 +1,10 @@
 """A predictor on disk: a folder of plain files that are checked before they are believed.
 
 ``manifest.json`` describes the rest: schema version, calibrated domain, errors on unseen runs, and
-size and SHA-256 of every other file. ``firing_rate.ubj`` and ``output_rate.ubj`` are the models
-as XGBoost's UBJSON, ``datasets.json`` the statistics of known data sets, ``table.parquet`` the
-runs that it was calibrated on. Nothing is ever unpickled.
+size and SHA-256 of every other file. ``<head>.ubj`` are the models as XGBoost's UBJSON, one for
+each of `HEADS` and for forecasts; ``datasets.json`` the statistics of known data sets;
+``table.parquet`` the runs that it was calibrated on. Nothing is unpickled, and nothing outside the
+folder is read.
 """
 
 from __future__ import annotations
@@ -11,35 +12,55 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from ..errors import PredictorError
+from ..errors import PredictorError, in_one_line
 from ..files import new_folder, read_plain, write_whole
+from .ensemble import Ensemble, read_ensemble
 from .events import InputStatistics, TapRatios
 from .features import CATEGORICAL_KEYS, feature_names
+from .forecast import FEATURES as FORECAST_FEATURES
+from .forecast import PROGRESS, Forecaster
 from .intervals import Domain, Residuals
-from .sparsity import SparsityModel, load_booster, sparsity_model
+from .profile import Profile
+from .sparsity import HEADS, SparsityModel
 
-__all__ = ["SCHEMA_VERSION", "PredictorParts", "read_folder", "write_folder"]
+__all__ = ["RESIDUALS", "SCHEMA_VERSION", "PredictorParts", "read_folder", "write_folder"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when the files or the features change so that older folders cannot be read."""
 
 _MANIFEST = "manifest.json"
-_MANIFEST_BYTES = 16 * 2**20
+_MANIFEST_BYTES = 8 * 2**20
 _LARGEST_BYTES = {
-    "datasets.json": 16 * 2**20,
-    "firing_rate.ubj": 64 * 2**20,
-    "output_rate.ubj": 64 * 2**20,
-    "table.parquet": 256 * 2**20,
+    "datasets.json": 4 * 2**20,
+    **{f"{head}.ubj": 16 * 2**20 for head in (*HEADS, "forecast")},
+    "table.parquet": 64 * 2**20,
 }
+_MOST_NAMES = 1000
+_LONGEST_NAME = 1000
+_MOST_NESTED = 50
+
+RESIDUALS = ("hyperparameters", "accuracy", "statistics")
+"""What errors on unseen runs are of: log cycles, log odds of accuracy, log cycles from rates."""
+
+_FORECASTS = tuple(f"forecast after {progress:g}" for progress in PROGRESS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,10 +71,14 @@ class PredictorParts:
     ----------
     model : SparsityModel
         Rates from feature rows.
+    profile : Profile
+        How spikes are spread over steps.
+    forecaster : Forecaster
+        From rates while training.
     domain : Domain
         What it was calibrated on.
     residuals : mapping
-        Errors on unseen runs for ``"hyperparameters"`` and ``"statistics"``.
+        Errors on unseen runs, by `RESIDUALS`; the first are divided by the predicted spread.
     tap_ratios : TapRatios
         Where spikes sit in their frames, measured.
     statistics : mapping
@@ -65,6 +90,8 @@ class PredictorParts:
     """
 
     model: SparsityModel
+    profile: Profile
+    forecaster: Forecaster
     domain: Domain
     residuals: Mapping[str, Residuals]
     tap_ratios: TapRatios
@@ -72,9 +99,42 @@ class PredictorParts:
     table: bytes
     scores: Mapping[str, Any]
 
+    def with_scores(self, scores: Mapping[str, Any]) -> PredictorParts:
+        """Add what was measured at fitting."""
+        return replace(self, scores=scores)
+
+
+def _few(content: Any) -> Any:
+    if isinstance(content, dict) and len(content) > _MOST_NAMES:
+        raise ValueError(f"must have at most {_MOST_NAMES} keys, got {len(content)}")
+    return content
+
+
+def _shallow(content: Any) -> Any:
+    level = [content]
+    for _ in range(_MOST_NESTED):
+        level = [
+            inner for each in level if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]  # fmt: skip
+    if level:
+        raise ValueError(f"must be nested at most {_MOST_NESTED} deep")
+    return content
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, content: Any) -> Any:
+        return _few(content)
+
+
+# Where a stranger may send a million of something, the first that is wrong is enough to say.
+_Few = BeforeValidator(_few)
+_Names = Annotated[tuple[str, ...], FailFast(), Field(max_length=_MOST_NAMES)]
+_Numbers = Annotated[list[float], FailFast()]
 
 
 class _File(_Strict):
@@ -83,8 +143,8 @@ class _File(_Strict):
 
 
 class _Errors(_Strict):
-    error: list[float]
-    group: list[int]
+    error: _Numbers
+    group: Annotated[list[int], FailFast()]
 
 
 class _TapRatios(_Strict):
@@ -92,29 +152,38 @@ class _TapRatios(_Strict):
     hidden: Annotated[float, Field(gt=0, lt=100)]
 
 
+class _Profile(_Strict):
+    mean: _Numbers
+    components: Annotated[list[_Numbers], FailFast()]
+
+
 class _Manifest(_Strict):
     schema_version: int
     spikemeter: str
-    feature_names: tuple[str, ...]
-    low: list[float]
-    high: list[float]
-    categories: dict[str, tuple[str, ...]]
-    datasets: tuple[str, ...]
-    slopes: dict[str, tuple[float, float]]
+    feature_names: _Names
+    low: _Numbers
+    high: _Numbers
+    categories: Annotated[dict[str, _Names], _Few]
+    datasets: _Names
+    slopes: Annotated[dict[str, tuple[float, float]], _Few]
+    profile: _Profile
     tap_ratios: _TapRatios
-    residuals: dict[str, _Errors]
-    scores: dict[str, Any]
-    files: dict[str, _File]
+    residuals: Annotated[dict[str, _Errors], _Few]
+    scores: Annotated[dict[str, Any], _Few, BeforeValidator(_shallow)]
+    files: Annotated[dict[str, _File], _Few]
 
 
 class _Statistics(_Strict):
     height: int
     width: int
     time_steps: int
-    events: list[list[float]]
+    events: Annotated[list[_Numbers], FailFast()]
+    coding: Annotated[dict[str, str | float], _Few]
+    tap_ratio: Annotated[float, Field(gt=0, lt=100)]
 
 
-_DATASETS = TypeAdapter(dict[str, list[_Statistics]])
+_Entries = Annotated[list[_Statistics], FailFast(), Field(max_length=_MOST_NAMES)]
+_DATASETS = TypeAdapter(Annotated[dict[str, _Entries], _Few])
 
 
 def write_folder(parts: PredictorParts, path: Path) -> None:
@@ -129,13 +198,19 @@ def write_folder(parts: PredictorParts, path: Path) -> None:
     Raises
     ------
     InputError
-        If something else than a predictor lies there, or it cannot be written.
+        If something else than a predictor lies there, or it cannot be written, or a file would be
+        larger than `read_folder` reads.
     """
     files = _contents(parts)
     manifest = json.dumps(_manifest(parts, files).model_dump(mode="json"), indent=1)
-    names = {*_LARGEST_BYTES, _MANIFEST}
-    with new_folder(path, names, refusal=PredictorError) as folder:
-        for name, content in {**files, _MANIFEST: manifest.encode()}.items():
+    files[_MANIFEST] = manifest.encode()
+    most = {**_LARGEST_BYTES, _MANIFEST: _MANIFEST_BYTES}
+    for name, content in files.items():
+        if len(content) > most[name]:
+            rule = f"{name} must have at most {most[name]} bytes, got {len(content)}"
+            raise PredictorError(f"cannot write the predictor {str(path)!r}: {rule}")
+    with new_folder(path, set(files), refusal=PredictorError) as folder:
+        for name, content in files.items():
             write_whole(folder / name, content)
 
 
@@ -157,7 +232,7 @@ def read_folder(path: Path) -> PredictorParts:
         If a file is missing, is no plain file, is too large or was changed, or if the folder was
         written for another version.
     """
-    if not path.is_dir():
+    if not _is_folder(path):
         raise PredictorError(f"there is no predictor folder {str(path)!r}")
     manifest = _read_manifest(path)
     if set(manifest.files) != set(_LARGEST_BYTES):
@@ -168,12 +243,18 @@ def read_folder(path: Path) -> PredictorParts:
         return _parts(manifest, files)
     except ValidationError as error:
         raise _refusal(path, _sentence("datasets.json", error)) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise _refusal(path, f"its content does not fit together: {error}") from error
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or above it a folder that may not be read
+        return False
+
+
 def _contents(parts: PredictorParts) -> dict[str, bytes]:
-    firing, output = parts.model.save()
     datasets = {
         name: [
             {
@@ -181,6 +262,8 @@ def _contents(parts: PredictorParts) -> dict[str, bytes]:
                 "width": entry.width,
                 "time_steps": entry.time_steps,
                 "events": entry.events.tolist(),
+                "coding": dict(entry.coding),
+                "tap_ratio": entry.tap_ratio,
             }
             for entry in entries
         ]
@@ -188,8 +271,8 @@ def _contents(parts: PredictorParts) -> dict[str, bytes]:
     }
     return {
         "datasets.json": json.dumps(datasets).encode(),
-        "firing_rate.ubj": firing,
-        "output_rate.ubj": output,
+        **{f"{name}.ubj": parts.model.ensembles[name].content for name in HEADS},
+        "forecast.ubj": parts.forecaster.ensemble.content,
         "table.parquet": parts.table,
     }
 
@@ -205,10 +288,16 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
         categories=dict(domain.categories),
         datasets=domain.datasets,
         slopes=dict(domain.slopes),
+        profile=_Profile(
+            mean=parts.profile.mean.tolist(), components=parts.profile.components.tolist()
+        ),
         tap_ratios=_TapRatios(input=parts.tap_ratios.input, hidden=parts.tap_ratios.hidden),
         residuals={
             name: _Errors(error=entry.error.tolist(), group=entry.group.tolist())
-            for name, entry in parts.residuals.items()
+            for name, entry in (
+                *parts.residuals.items(),
+                *zip(_FORECASTS, parts.forecaster.residuals, strict=True),
+            )
         },
         scores=dict(parts.scores),
         files={
@@ -221,17 +310,25 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
 def _read_manifest(path: Path) -> _Manifest:
     content = read_plain(path / _MANIFEST, _MANIFEST_BYTES, partial(_refusal, path))
     try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _refusal(path, f"{_MANIFEST} is not valid JSON") from error
+        raw = _parsed(content, _MANIFEST)
+    except ValueError as error:
+        raise _refusal(path, str(error)) from error
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != SCHEMA_VERSION:
-        rule = f"its schema version must be {SCHEMA_VERSION}, got {found!r}; fit it again"
+        given = found if isinstance(found, int | str | None) else f"a {type(found).__name__}"
+        rule = f"its schema version must be {SCHEMA_VERSION}, got {given!s:.40}; fit it again"
         raise _refusal(path, rule)
     try:
-        return _Manifest.model_validate_json(content)
+        return _Manifest.model_validate(raw)
     except ValidationError as error:
         raise _refusal(path, _sentence(_MANIFEST, error)) from error
+
+
+def _parsed(content: bytes, name: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not valid JSON") from error
 
 
 def _read_file(path: Path, name: str, entry: _File) -> bytes:
@@ -251,16 +348,22 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
     count = len(manifest.feature_names)
     if not len(manifest.low) == len(manifest.high) == count:
         raise ValueError(f"ranges must be {count}, one per feature")
-    if set(manifest.residuals) != {"hyperparameters", "statistics"}:
-        raise ValueError("residuals must be of hyperparameters and statistics")
-    model = sparsity_model(
-        load_booster(files["firing_rate.ubj"]), load_booster(files["output_rate.ubj"])
-    )
-    if model.features_read > count:
-        raise ValueError(f"the models read {model.features_read} features, there are {count}")
-    statistics = _DATASETS.validate_json(files["datasets.json"])
+    if set(manifest.residuals) != {*RESIDUALS, *_FORECASTS}:
+        raise ValueError(f"residuals must be of {', '.join((*RESIDUALS, *_FORECASTS))}")
+    heads = {name: _read_head(files, name, count) for name in HEADS}
+    forecast = _read_head(files, "forecast", len(FORECAST_FEATURES))
+    statistics = _DATASETS.validate_python(_parsed(files["datasets.json"], "datasets.json"))
+    _check_names(manifest, statistics)
     return PredictorParts(
-        model=model,
+        model=SparsityModel(ensembles=heads),
+        profile=Profile(
+            mean=np.array(manifest.profile.mean, dtype=np.float64),
+            components=np.array(manifest.profile.components, dtype=np.float64),
+        ),
+        forecaster=Forecaster(
+            ensemble=forecast,
+            residuals=tuple(_residuals(manifest.residuals[name]) for name in _FORECASTS),
+        ),
         domain=Domain(
             feature_names=manifest.feature_names,
             low=np.array(manifest.low),
@@ -269,13 +372,7 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
             datasets=manifest.datasets,
             slopes=manifest.slopes,
         ),
-        residuals={
-            name: Residuals(
-                error=np.array(entry.error, dtype=np.float64),
-                group=np.array(entry.group, dtype=np.int64),
-            )
-            for name, entry in manifest.residuals.items()
-        },
+        residuals={name: _residuals(manifest.residuals[name]) for name in RESIDUALS},
         tap_ratios=TapRatios(input=manifest.tap_ratios.input, hidden=manifest.tap_ratios.hidden),
         statistics={
             name: tuple(
@@ -284,6 +381,8 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
                     width=entry.width,
                     time_steps=entry.time_steps,
                     events=np.array(entry.events, dtype=np.float64),
+                    coding=entry.coding,
+                    tap_ratio=entry.tap_ratio,
                 )
                 for entry in entries
             )
@@ -294,6 +393,37 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
     )
 
 
+def _check_names(manifest: _Manifest, statistics: Mapping[str, list[_Statistics]]) -> None:
+    """Hold what estimates and errors will say to text that can be shown."""
+    codings = [entry.coding for entries in statistics.values() for entry in entries]
+    names = [
+        *manifest.datasets,
+        *statistics,
+        *(name for names in manifest.categories.values() for name in names),
+        *(value for coding in codings for value in coding.values() if isinstance(value, str)),
+    ]
+    if not all(name.isprintable() and len(name) <= _LONGEST_NAME for name in names):
+        raise ValueError(f"names must be printable, with at most {_LONGEST_NAME} characters")
+    if set(manifest.slopes) != set(manifest.categories["surrogate.name"]):
+        raise ValueError("slopes must be of the surrogates that are calibrated")
+
+
+def _read_head(files: Mapping[str, bytes], name: str, features: int) -> Ensemble:
+    try:
+        ensemble = read_ensemble(files[f"{name}.ubj"])
+    except ValueError as error:
+        raise ValueError(f"{name}.ubj: {error}") from error
+    if ensemble.features != features:
+        raise ValueError(f"{name}.ubj: it must read {features} features, got {ensemble.features}")
+    return ensemble
+
+
+def _residuals(entry: _Errors) -> Residuals:
+    return Residuals(
+        error=np.array(entry.error, dtype=np.float64), group=np.array(entry.group, dtype=np.int64)
+    )
+
+
 def _sentence(name: str, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
@@ -301,4 +431,4 @@ def _sentence(name: str, error: ValidationError) -> str:
 
 
 def _refusal(path: Path, reason: str) -> PredictorError:
-    return PredictorError(f"cannot use the predictor {str(path)!r}: {reason}")
+    return PredictorError(f"cannot use the predictor {str(path)!r}: {in_one_line(reason)}")

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,16 @@ from .machine import Timing, mean_of_samples
 __all__ = [
     "FAMILIES",
     "OUTSIDE_FACTOR",
+    "QUANTISATION_ERRORS",
     "STATISTICS_ERRORS",
     "TOO_FEW_FACTOR",
+    "WIDEST",
     "Domain",
     "Residuals",
     "StatisticsErrors",
     "checked_confidence",
     "fit_domain",
+    "quantisation_errors",
     "statistics_errors",
 ]
 
@@ -43,12 +47,19 @@ OUTSIDE_FACTOR = 2.0
 TOO_FEW_FACTOR = 1.5
 """With too few runs for a confidence, the widest error seen times this is the interval."""
 
+WIDEST = 50.0
+"""Largest half width of an interval of log cycles: such an interval says nothing at all."""
+
+QUANTISATION_ERRORS = "quantisation_errors.json"
+"""File beside this module: how far rounding weights moved log cycles, by their bits."""
+
 STATISTICS_ERRORS = "statistics_errors.json"
 """File beside this module: errors of the engine's cycles from counts."""
 
 FAMILIES = ("random", "trained")
 """Networks whose errors from counts were measured: spikes spread evenly, and those of digits."""
 
+_LARGEST_ERROR = 1e6
 _LEAST_VARIANCE = 1.0
 """Of a latency from counts, in cycles squared, whatever is known of it."""
 
@@ -67,7 +78,11 @@ _SHARED = frozenset(
     )
 )
 _AMOUNTS = {"neuron.beta": 0.02, "training.dropout": 0.05}
-_SLOPES = ("surrogate.slope", "surrogate.width")
+_WITHOUT_RANGE = (
+    "input.lateness", "input.unevenness", "neuron.drive", "surrogate.at_rest", "surrogate.height",
+    "surrogate.slope", "surrogate.width", "training.travel",
+)  # fmt: skip
+"""Follow from keys that have ranges; slopes have a range for each surrogate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,8 +104,8 @@ class Residuals:
     def __post_init__(self) -> None:
         if self.error.ndim != 1 or self.error.shape != self.group.shape or not self.error.size:
             raise ValueError("residuals need one group per error, and at least one")
-        if not np.isfinite(self.error).all():
-            raise ValueError("residuals must be finite")
+        if not np.abs(self.error).max() <= _LARGEST_ERROR:  # nor NaN
+            raise ValueError(f"residuals must lie within {_LARGEST_ERROR:g} of 0")
         self.error.setflags(write=False)
         self.group.setflags(write=False)
 
@@ -225,11 +240,7 @@ def statistics_errors() -> StatisticsErrors:
     PredictorError
         If this installation has none.
     """
-    path = Path(__file__).parent / STATISTICS_ERRORS
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PredictorError(f"predictor: this installation lacks {STATISTICS_ERRORS}") from error
+    content = _shipped(STATISTICS_ERRORS)
     return StatisticsErrors(
         tap_deviation=content["tap_deviation"],
         misfit=content["misfit"],
@@ -246,6 +257,37 @@ def statistics_errors() -> StatisticsErrors:
             for level, families in content["levels"].items()
         },
     )
+
+
+@cache
+def quantisation_errors(weight_bits: int) -> Residuals:
+    """Read how far rounding moved latencies; ``benchmarks/quantisation.py`` wrote it.
+
+    Parameters
+    ----------
+    weight_bits : int
+        2 to 8.
+
+    Returns
+    -------
+    Residuals
+        Log of the cycles of the integer network over those of the float one; a group is a network.
+
+    Raises
+    ------
+    PredictorError
+        If this installation has none.
+    """
+    errors = np.array(_shipped(QUANTISATION_ERRORS)["bits"][str(weight_bits)], dtype=np.float64)
+    return Residuals(error=errors, group=np.arange(len(errors)))
+
+
+def _shipped(name: str) -> Any:
+    """Read a file of measured errors that ships with the package."""
+    try:
+        return json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PredictorError(f"predictor: this installation lacks {name}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -274,15 +316,24 @@ class Domain:
     datasets: tuple[str, ...]
     slopes: Mapping[str, tuple[float, float]]
     _limits: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False, repr=False)
+    _spans: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        largest = np.finfo(np.float32).max  # of a feature
+        if not np.all((-largest <= self.low) & (self.low <= self.high) & (self.high <= largest)):
+            raise ValueError("a calibrated range must be finite, and end after its beginning")
+        if not all(0 <= low <= high for low, high in self.slopes.values()):
+            raise ValueError("a range of slopes must end after its beginning")
         slack = np.array([_SHARE_OF_SLACK * (name in _SHARED) for name in self.feature_names])
         amount = np.array([_AMOUNTS.get(name, 1e-6) for name in self.feature_names])
-        # Names and slopes have rules of their own.
-        free = np.array(["=" in name or name in _SLOPES for name in self.feature_names])
+        # Names have a rule of their own.
+        free = np.array(["=" in name or name in _WITHOUT_RANGE for name in self.feature_names])
         low = np.where(free, -np.inf, self.low / (1 + slack) - amount)
         high = np.where(free, np.inf, self.high * (1 + slack) + amount)
         object.__setattr__(self, "_limits", (low, high))
+        ranges = zip(self.low.tolist(), self.high.tolist(), strict=True)
+        spans = tuple(f"is outside the calibrated {low:.4g} to {high:.4g}" for low, high in ranges)
+        object.__setattr__(self, "_spans", spans)
 
     def excursions(self, config: Config, features: NDArray[np.float32]) -> list[str]:
         """Sentences that say where a configuration leaves the calibrated domain.
@@ -298,9 +349,23 @@ class Domain:
         list of str
             Empty inside the domain. The hardware is never part of it: its timing is computed.
         """
+        found = self.unknown_names(config.dataset, config)
+        name, slope = config.surrogate.name, config.surrogate.steepness
+        if not self.holds_slope(name, slope):
+            found.append(self.slope_sentence(name, slope))
+        outside = self.outside(features)
+        if outside.any():
+            for column in np.flatnonzero(outside.any(axis=0)).tolist():
+                layer = int(outside[:, column].argmax())
+                value = float(features[layer, column])
+                found.append(self.range_sentence(column, config.layers[layer].name, value))
+        return found
+
+    def unknown_names(self, dataset: str | None, config: Config) -> list[str]:
+        """Sentences about a data set, and the names that a configuration chooses, if not known."""
         found = []
-        if config.dataset not in self.datasets:
-            what = "a private data set" if config.dataset is None else repr(config.dataset)
+        if dataset not in self.datasets:
+            what = "a private data set" if dataset is None else repr(dataset)
             known = ", ".join(self.datasets) or "none by name"
             found.append(f"dataset: {what} was not calibrated (calibrated: {known})")
         for key in CATEGORICAL_KEYS:
@@ -308,31 +373,32 @@ class Domain:
             if value not in self.categories[key]:
                 known = ", ".join(self.categories[key])
                 found.append(f"{key}: {value!r} was not calibrated (calibrated: {known})")
-        found += self._slope_excursion(config)
-        low, high = self._limits
-        outside = (features < low) | (features > high)
-        if outside.any():
-            for column in np.flatnonzero(outside.any(axis=0)):
-                layer = int(np.flatnonzero(outside[:, column])[0])
-                found.append(self._sentence(int(column), layer, config, features[layer, column]))
         return found
 
-    def _slope_excursion(self, config: Config) -> list[str]:
-        name, slope = config.surrogate.name, config.surrogate.steepness
-        low, high = self.slopes.get(name, (0.0, np.inf))
-        if low / (1 + _SHARE_OF_SLACK) <= slope <= high * (1 + _SHARE_OF_SLACK):
-            return []
-        return [
-            f"surrogate.slope: {slope:g} is outside the calibrated {low:g} to {high:g} of {name}"
-        ]
+    def holds_slope(self, surrogate: str, slope: Any) -> Any:
+        """Tell whether slopes of a surrogate, one or an array, are near its calibrated ones."""
+        low, high = self.slopes.get(surrogate, (0.0, np.inf))
+        return (low / (1 + _SHARE_OF_SLACK) <= slope) & (slope <= high * (1 + _SHARE_OF_SLACK))
 
-    def _sentence(self, column: int, layer: int, config: Config, value: float) -> str:
+    def outside(self, features: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Mark features, in the last axis, that are out of their calibrated range."""
+        low, high = self._limits
+        outside: NDArray[np.bool_] = (features < low) | (features > high)
+        return outside
+
+    def slope_sentence(self, surrogate: str, slope: float) -> str:
+        """Say that a slope is outside."""
+        low, high = self.slopes[surrogate]
+        span = f"the calibrated {low:g} to {high:g} of {surrogate}"
+        return f"surrogate.slope: {slope:g} is outside {span}"
+
+    def range_sentence(self, column: int, layer: str, value: float) -> str:
+        """Say that a feature is outside; `layer` names the first layer where it is."""
         name = self.feature_names[column]
-        span = f"the calibrated {self.low[column]:.4g} to {self.high[column]:.4g}"
         if not name.startswith("layer."):
-            return f"{name}: {value:.4g} is outside {span}"
+            return f"{name}: {value:.4g} {self._spans[column]}"
         what = name.removeprefix("layer.").replace("_", " ")
-        return f"network: {what} {value:.4g} of {config.layers[layer].name} is outside {span}"
+        return f"network: {what} {value:.4g} of {layer} {self._spans[column]}"
 
 
 def fit_domain(

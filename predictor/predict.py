@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,36 +13,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config, load_config
+from ..config import Config, HardwareConfig, load_config
 from ..errors import ConfigError, PredictorError, RunFolderError
+from .calibrated_runs import read_runs
 from .estimate import FIDELITIES, Fidelity, LatencyEstimate, LayerEstimate
-from .events import TapRatios, expected_counts, expected_taps, input_events
-from .features import FLAT_KEYS, KNOB_PREFIX, config_from_row, layer_features
+from .events import KnownInput, expected_counts, expected_taps, input_events
+from .features import layer_features
 from .folder import PredictorParts, read_folder
-from .intervals import OUTSIDE_FACTOR, checked_confidence, statistics_errors
+from .forecast import checked_rates, forecast_features
+from .intervals import (
+    OUTSIDE_FACTOR,
+    WIDEST,
+    checked_confidence,
+    quantisation_errors,
+    statistics_errors,
+)
 from .machine import TimingModel, mean_of_samples
+from .profile import Profile
+from .sparsity import Predicted, logistic, logit
 from .spikes import KnownSpikes, StatisticsLevel, known_spikes, read_spikes
 from .timing import EngineTiming, Timing, timing_model
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LatencyPredictor", "mean_cycles", "predict_latency"]
+__all__ = [
+    "ExpectedSpikes",
+    "LatencyPredictor",
+    "expected_spikes",
+    "mean_cycles",
+    "predict_latency",
+]
 
 Source = Config | Mapping[str, Any] | str | Path
 
-# Columns of a calibration table that are results, so that a table can be predicted as it is.
-_RESULTS = frozenset(
-    (
-        "initiation_interval_cycles",
-        "input.events",
-        "reason",
-        "run_id",
-        "samples",
-        "spikes_match",
-        "status",
-    )
-)
 _WITHOUT_TAPS = (
     "spikes: taps_i are not known; where spikes sit in their frames is taken from the calibrated "
     "runs, and the interval is wider"
@@ -52,7 +55,10 @@ _OF_MEANS = (
     "spikes: counts_i are not whole, as means over samples are; the mean latency of samples is "
     "above that of their mean counts, and the interval is wider"
 )
-_RESULT_GROUPS = ("accuracy.", "layers.", "cycles.", "seconds.", "version.")
+_OF_FLOATS = (
+    "spikes: of a network in floating point; with {bits}-bit weights it fires somewhat "
+    "differently, and the interval is wider"
+)
 
 
 def predict_latency(
@@ -91,7 +97,8 @@ def predict_latency(
     LatencyEstimate
         From a trace, cycles are those of the hardware and the interval is empty. From statistics
         the interval covers what counts cannot say; from hyperparameters, also the spikes that
-        training may yet bring. Where the timing itself is no more than a formula, published or
+        training may yet bring. Of spikes of a network in floating point it covers what rounding
+        may change. Where the timing itself is no more than a formula, published or
         fitted to measurements, every interval is wider by what it was found to be off.
 
     Raises
@@ -168,8 +175,17 @@ class LatencyPredictor:
             spikes=spikes,
         )
 
-    def predict(self, rows: pd.DataFrame, *, confidence: float = 0.9) -> pd.DataFrame:
+    def predict(
+        self,
+        rows: pd.DataFrame,
+        *,
+        confidence: float = 0.9,
+        hardware: Sequence[HardwareConfig | Mapping[str, Any]] | None = None,
+    ) -> pd.DataFrame:
         """Predict many latencies from hyperparameters.
+
+        Rows that differ in their hardware or their seed alone are learned about once, so that the
+        same networks on much hardware take little time.
 
         Parameters
         ----------
@@ -179,75 +195,147 @@ class LatencyPredictor:
             but ``input.events`` stands in for a missing data set.
         confidence : float, optional
             As in `predict_latency`.
+        hardware : sequence of HardwareConfig or mapping, optional
+            Sections ``hardware`` of a configuration, to predict every row on each of them. Default:
+            every row on its own.
 
         Returns
         -------
         DataFrame
             Columns ``cycles``, ``microseconds``, ``interval_cycles.low``,
-            ``interval_cycles.high``, ``initiation_interval_cycles``, ``in_domain`` and
-            ``warnings`` (sentences joined by "; "), with the index of `rows`.
+            ``interval_cycles.high``, ``initiation_interval_cycles``, ``accuracy``,
+            ``interval_accuracy.low``, ``interval_accuracy.high``, ``in_domain`` and ``warnings``
+            (sentences joined by "; "), with the index of `rows`. With `hardware` its number is a
+            further level of the index, so that ``["cycles"].unstack()`` has a row for each network
+            and a column for each hardware.
 
         Raises
         ------
         InputError
-            If a column is no key of a configuration, or a row is refused.
+            If a column is no key of a configuration, or a row is refused; names the first one.
         """
-        import pandas as pd
+        from .many import predict_many
 
+        return predict_many(rows, self.parts, checked_confidence(confidence), hardware)
+
+    def forecast(
+        self,
+        source: Source,
+        firing_rates: NDArray[np.float64] | Sequence[Sequence[float]],
+        *,
+        confidence: float = 0.9,
+    ) -> LatencyEstimate:
+        """Predict the latency of the finished network from the first epochs of its training.
+
+        Parameters
+        ----------
+        source : Config, mapping, str or Path
+            As in `predict_latency`; spikes that it names are left aside.
+        firing_rates : array of float, shape (epochs, layers)
+            Spikes per neuron and step of every weighted layer, mean over each epoch so far, as
+            ``firing_rate_per_epoch`` of a run's ``result.json`` has them.
+        confidence : float, optional
+            As in `predict_latency`.
+
+        Returns
+        -------
+        LatencyEstimate
+            Of the fidelity ``forecast``; its interval narrows from epoch to epoch.
+
+        Raises
+        ------
+        ConfigError, PredictorError
+            As `predict_latency`; or if the rates do not fit the configuration.
+        """
         confidence = checked_confidence(confidence)
-        _check_columns([str(column) for column in rows.columns])
-        configs = [config_from_row(row) for row in rows.to_dict("records")]
-        cycles, interval, doubts, asides = _many(configs, self.parts, confidence)
-        half_width, warning = self.parts.residuals["hyperparameters"].half_width(confidence)
-        inside = np.array([not outside for outside, _ in asides], dtype=bool)
-        doubt = np.array([each.half_width for each in doubts])
-        factor = np.exp(half_width * np.where(inside, 1.0, OUTSIDE_FACTOR) + doubt)
-        inside &= np.array([each.in_domain for each in doubts], dtype=bool)
-        clock = np.array([config.hardware.clock_mhz for config in configs])
-        return pd.DataFrame(
-            {
-                "cycles": cycles,
-                "microseconds": cycles / clock,
-                "interval_cycles.low": cycles / factor,
-                "interval_cycles.high": cycles * factor,
-                "initiation_interval_cycles": interval,
-                "in_domain": inside,
-                "warnings": [
-                    "; ".join([*outside, *notes, *([warning] if warning else []), *each.warnings])
-                    for (outside, notes), each in zip(asides, doubts, strict=True)
-                ],
-            },
-            index=rows.index,
-        )
+        config = load_config(source)
+        rates = checked_rates(firing_rates, config)
+        return _from_hyperparameters(config, confidence, self.parts, rates)
 
     def table(self) -> pd.DataFrame:
-        """Read the runs that this predictor was calibrated on."""
-        import pandas as pd
+        """Read the runs that this predictor was calibrated on.
 
-        return pd.read_parquet(io.BytesIO(self.parts.table))
+        Raises
+        ------
+        PredictorError
+            If they are no table, or too large a one.
+        """
+        return read_runs(self.parts.table)
 
 
 def mean_cycles(
-    configs: Sequence[Config],
-    counts: Sequence[Sequence[NDArray[np.float64]]],
-    ratios: TapRatios,
+    configs: Sequence[Config], spikes: Sequence[ExpectedSpikes]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cycles of many networks whose expected spikes are known, hardware by hardware.
 
     Parameters
     ----------
     configs : sequence of Config
-    counts : sequence of sequences of ndarray, shape (time_steps, channels)
-        For each configuration, the spikes that enter each weighted layer.
-    ratios : TapRatios
-        Taps of these spikes.
+    spikes : sequence of ExpectedSpikes
+        Of each configuration.
 
     Returns
     -------
     cycles, initiation_interval_cycles : ndarray of float, shape (configs,)
     """
-    cycles, interval, _ = _timed(configs, counts, ratios, None)
+    cycles, interval = np.empty(len(configs)), np.empty(len(configs))
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for index, config in enumerate(configs):
+        size = config.input
+        shape = (size.height, size.width, size.channels, size.time_steps)
+        machine = (config.network, shape, config.neuron.model, repr(config.hardware))
+        alike.setdefault(machine, []).append(index)
+    for members in alike.values():
+        counts, taps = (
+            [np.stack(layer) for layer in zip(*of_members, strict=True)]
+            for of_members in (
+                [spikes[index].counts for index in members],
+                [spikes[index].taps for index in members],
+            )
+        )
+        timing = timing_model(configs[members[0]]).statistics(counts, taps)
+        cycles[members] = timing.cycles
+        interval[members] = timing.initiation_interval_cycles
     return cycles, interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpectedSpikes:
+    """Spikes that are expected to enter each weighted layer, and their kernel taps.
+
+    Attributes
+    ----------
+    counts, taps : list of ndarray of float, shape (time_steps, channels)
+    """
+
+    counts: list[NDArray[np.float64]]
+    taps: list[NDArray[np.float64]]
+
+
+def expected_spikes(
+    config: Config, entering: KnownInput, predicted: Predicted, profile: Profile
+) -> ExpectedSpikes:
+    """Turn what was learned of each layer into spikes per step and channel.
+
+    Parameters
+    ----------
+    config : Config
+    entering : KnownInput
+        What enters the first layer.
+    predicted : Predicted
+        One row per weighted layer.
+    profile : Profile
+        Of the predictor.
+
+    Returns
+    -------
+    ExpectedSpikes
+    """
+    courses = profile.over_steps(predicted.course[:-1], config.input.time_steps)
+    rates = predicted.output_rate[:-1].tolist()
+    counts = expected_counts(config, entering.events, rates, courses)
+    ratios = [entering.tap_ratio, *predicted.tap_ratio[1:].tolist()]
+    return ExpectedSpikes(counts=counts, taps=expected_taps(config, counts, ratios))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,34 +353,6 @@ class _Doubt:
 def _doubt(model: TimingModel, confidence: float, outside: Sequence[str]) -> _Doubt:
     half_width, warnings = model.doubt(confidence, outside)
     return _Doubt(half_width=half_width, warnings=warnings, in_domain=not outside)
-
-
-def _timed(
-    configs: Sequence[Config],
-    counts: Sequence[Sequence[NDArray[np.float64]]],
-    ratios: TapRatios,
-    confidence: float | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[_Doubt]]:
-    """Cycles and initiation intervals, and, where a confidence is given, the doubt of each."""
-    cycles, interval = np.empty(len(configs)), np.empty(len(configs))
-    doubts = [_Doubt()] * len(configs)
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for index, config in enumerate(configs):
-        size = config.input
-        shape = (size.height, size.width, size.channels, size.time_steps)
-        alike.setdefault((config.network, shape, repr(config.hardware)), []).append(index)
-    for members in alike.values():
-        stacked = [np.stack(layer) for layer in zip(*(counts[i] for i in members), strict=True)]
-        config = configs[members[0]]
-        model = timing_model(config)
-        timing = model.statistics(stacked, expected_taps(config, stacked, ratios))
-        cycles[members] = timing.cycles
-        interval[members] = timing.initiation_interval_cycles
-        if confidence is not None:
-            usual = _doubt(model, confidence, ())
-            for index, outside in zip(members, timing.outside or [()] * len(members), strict=True):
-                doubts[index] = _doubt(model, confidence, outside) if outside else usual
-    return cycles, interval, doubts
 
 
 @cache
@@ -364,6 +424,7 @@ def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> Laten
     timing = model.trace(spikes.inputs)
     input_rates = spikes.input_rates
     doubt = _doubt(model, confidence, _most_outside(timing))
+    doubt = _rounded(doubt, config, spikes, confidence)
     return _estimate(
         config,
         timing,
@@ -375,6 +436,7 @@ def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> Laten
         input_rates=input_rates,
         firing_rates=_known_firing_rates(config, spikes, input_rates),
         sample_cycles=tuple(float(value) for value in timing.cycles),
+        quantised=spikes.quantised,
     )
 
 
@@ -383,7 +445,8 @@ def _from_statistics(
 ) -> LatencyEstimate:
     model = timing_model(config)
     if isinstance(model, EngineTiming):
-        taps = spikes.taps or expected_taps(config, spikes.counts, parts.tap_ratios)
+        ratios = parts.tap_ratios.of(len(config.layers))
+        taps = spikes.taps or expected_taps(config, spikes.counts, ratios)
         timing = model.expected(spikes.counts, taps)
         # Of a layer whose counts are all in one the taps are as good as by channel
         level: StatisticsLevel = spikes.level if spikes.taps is None else "taps"
@@ -391,6 +454,7 @@ def _from_statistics(
     else:
         timing = model.statistics(spikes.counts, spikes.taps)
         doubt = _doubt(model, confidence, _most_outside(timing))
+    doubt = _rounded(doubt, config, spikes, confidence)
     input_rates = spikes.input_rates
     return _estimate(
         config,
@@ -403,6 +467,21 @@ def _from_statistics(
         warnings=doubt.warnings,
         input_rates=input_rates,
         firing_rates=_known_firing_rates(config, spikes, input_rates),
+        quantised=spikes.quantised,
+    )
+
+
+def _rounded(doubt: _Doubt, config: Config, spikes: KnownSpikes, confidence: float) -> _Doubt:
+    """Add how far rounding moves a latency, if the spikes are those of a float network."""
+    if spikes.quantised:
+        return doubt
+    bits = config.training.weight_bits
+    half_width, warning = quantisation_errors(bits).half_width(confidence)
+    notes = [_OF_FLOATS.format(bits=bits), *([warning] if warning else [])]
+    return _Doubt(
+        half_width=doubt.half_width + half_width,
+        warnings=(*doubt.warnings, *notes),
+        in_domain=doubt.in_domain,
     )
 
 
@@ -430,58 +509,58 @@ def _counted_doubt(
 
 
 def _from_hyperparameters(
-    config: Config, confidence: float, parts: PredictorParts
+    config: Config,
+    confidence: float,
+    parts: PredictorParts,
+    rates: NDArray[np.float64] | None = None,
 ) -> LatencyEstimate:
-    events, note = input_events(config, parts.statistics)
-    features = layer_features(config, events, parts.domain.categories)
-    firing, output = parts.model.rates(features)
-    counts = [layer[None] for layer in expected_counts(config, events, output[:-1].tolist())]
+    """Answer from the configuration and, while training, the firing rates of the epochs so far."""
+    entering = input_events(config, parts.statistics)
+    features = layer_features(config, entering.events, parts.domain.categories)
+    predicted = parts.model.predict(features)
+    firing_rates = predicted.firing_rate
+    if rates is not None:
+        output = parts.forecaster.output_rates(forecast_features(config, rates, predicted))
+        predicted, firing_rates = predicted.with_output(output), rates[-1]
+    spikes = expected_spikes(config, entering, predicted, parts.profile)
     model = timing_model(config)
-    timing = model.statistics(counts, expected_taps(config, counts, parts.tap_ratios))
-    half_width, warning = parts.residuals["hyperparameters"].half_width(confidence)
+    counts, taps = ([x[None] for x in arrays] for arrays in (spikes.counts, spikes.taps))
+    if isinstance(model, EngineTiming):
+        timing = model.expected(counts, taps, chance=False)
+    else:
+        timing = model.statistics(counts, taps)
+    units, warning = parts.residuals["hyperparameters"].half_width(confidence)
+    half_width = units * float(predicted.spread[-1])
+    if rates is not None:
+        progress = len(rates) / config.training.epochs
+        half_width = parts.forecaster.half_width(progress, half_width, confidence)
     doubt = _doubt(model, confidence, _most_outside(timing))
     outside = parts.domain.excursions(config, features)
+    notes = [text for text in (entering.warning, warning) if text]
     pixels = config.input.height * config.input.width
     return _estimate(
         config,
         timing,
         confidence=confidence,
-        fidelity="hyperparameters",
+        fidelity="hyperparameters" if rates is None else "forecast",
         half_width=half_width * (OUTSIDE_FACTOR if outside else 1.0) + doubt.half_width,
         in_domain=not outside and doubt.in_domain,
-        warnings=(*outside, *(text for text in (note, warning) if text), *doubt.warnings),
-        input_rates=[float(events.mean()) / pixels, *output[:-1].tolist()],
-        firing_rates=firing.tolist(),
+        warnings=(*outside, *notes, *doubt.warnings),
+        input_rates=[float(entering.events.mean()) / pixels, *predicted.output_rate[:-1].tolist()],
+        firing_rates=firing_rates.tolist(),
+        accuracy=_accuracy(float(predicted.accuracy[-1]), confidence, parts, bool(outside)),
     )
 
 
-def _many(
-    configs: Sequence[Config], parts: PredictorParts, confidence: float
-) -> tuple[
-    NDArray[np.float64], NDArray[np.float64], list[_Doubt], list[tuple[list[str], list[str]]]
-]:
-    """Cycles, initiation intervals, doubts, and what is outside the domain and other notes."""
-    if not configs:
-        return np.empty(0), np.empty(0), [], []
-    known = [input_events(config, parts.statistics) for config in configs]
-    features = [
-        layer_features(config, events, parts.domain.categories)
-        for config, (events, _) in zip(configs, known, strict=True)
-    ]
-    _, output = parts.model.rates(np.concatenate(features))
-    ends = np.cumsum([len(rows) for rows in features])
-    counts = [
-        expected_counts(config, events, rates[:-1].tolist())
-        for config, (events, _), rates in zip(
-            configs, known, np.split(output, ends[:-1]), strict=True
-        )
-    ]
-    cycles, interval, doubts = _timed(configs, counts, parts.tap_ratios, confidence)
-    asides = [
-        (parts.domain.excursions(config, rows), [note] if note else [])
-        for config, rows, (_, note) in zip(configs, features, known, strict=True)
-    ]
-    return cycles, interval, doubts, asides
+def _accuracy(
+    expected: float, confidence: float, parts: PredictorParts, outside: bool
+) -> tuple[float, float, float]:
+    """Accuracy and its interval, whose half width is one of log odds."""
+    half_width, _ = parts.residuals["accuracy"].half_width(confidence)
+    half_width *= OUTSIDE_FACTOR if outside else 1.0
+    odds = logit(np.array([expected])) + np.array([0.0, -half_width, half_width])
+    middle, low, high = logistic(odds).tolist()
+    return middle, low, high
 
 
 def _most_outside(timing: Timing) -> tuple[str, ...]:
@@ -513,9 +592,11 @@ def _estimate(
     in_domain: bool = True,
     warnings: tuple[str, ...] = (),
     sample_cycles: tuple[float, ...] = (),
+    quantised: bool = True,
+    accuracy: tuple[float, float, float] | None = None,
 ) -> LatencyEstimate:
     cycles = float(mean_of_samples(timing.cycles))
-    factor = math.exp(half_width)
+    factor = math.exp(min(half_width, WIDEST))
     layer_cycles = mean_of_samples(timing.layer_cycles).tolist()
     buckets = {name: mean_of_samples(value).tolist() for name, value in timing.buckets.items()}
     layers = tuple(
@@ -541,12 +622,7 @@ def _estimate(
         initiation_interval_cycles=float(mean_of_samples(timing.initiation_interval_cycles)),
         worst_case_cycles=max(sample_cycles) if sample_cycles else None,
         sample_cycles=sample_cycles,
+        quantised=quantised,
+        accuracy=accuracy[0] if accuracy else None,
+        interval_accuracy=accuracy[1:] if accuracy else None,
     )
-
-
-def _check_columns(columns: Sequence[str]) -> None:
-    for column in columns:
-        known = column in FLAT_KEYS or column.startswith(KNOB_PREFIX)
-        if known or column in _RESULTS or column.startswith(_RESULT_GROUPS):
-            continue
-        raise ConfigError(f"unknown key {column!r} as a column; keys are: {', '.join(FLAT_KEYS)}")

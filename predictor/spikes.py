@@ -2,8 +2,9 @@
 
 Such a file holds, for every weighted layer i, either the spike trains that enter it
 (``inputs_i``) or their counts per step and channel (``counts_i``, and ``taps_i`` where known), or
-per step alone with a single channel. ``outputs`` and ``labels`` may stand beside them. What has
-another name, or does not fit the configuration, is refused by the name of the array.
+per step alone with a single channel. ``outputs`` and ``labels`` may stand beside them, and
+``quantised``, a single false for spikes of a network in floating point. What has another name, or
+does not fit the configuration, is refused by the name of the array.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _LARGEST_BYTES = 2 * 2**30
 _LINES_AT_A_TIME = 2**22
 """Input lines, over samples and steps, whose taps are counted at a time."""
 _NAME = re.compile(r"(inputs|counts|taps)_(0|[1-9][0-9]*)")
-_BESIDE = ("outputs", "labels")
-_RULE = "arrays are inputs_i, counts_i, taps_i, outputs and labels, i a layer from 0"
+_BESIDE = ("outputs", "labels", "quantised")
+_RULE = "arrays are inputs_i, counts_i, taps_i, outputs, labels and quantised, i a layer from 0"
 
 _Floats = NDArray[np.float64]
 _Arrays = Mapping[str, NDArray[np.generic]]
@@ -61,6 +62,8 @@ class KnownSpikes:
         Spikes of the output layer, if known.
     every_channel : bool
         Whether the counts of all layers are known per channel.
+    quantised : bool
+        Whether these are spikes of the integer network, and not of one in floating point.
     """
 
     layers: tuple[Layer, ...]
@@ -68,6 +71,7 @@ class KnownSpikes:
     counted: tuple[tuple[_Floats, ...], tuple[_Floats, ...] | None] | None
     outputs: NDArray[np.bool_] | None
     every_channel: bool
+    quantised: bool = True
 
     @property
     def samples(self) -> int:
@@ -125,6 +129,7 @@ class KnownSpikes:
             counted=counted,
             outputs=None if self.outputs is None else self.outputs[:samples],
             every_channel=self.every_channel,
+            quantised=self.quantised,
         )
 
 
@@ -138,7 +143,8 @@ def read_spikes(
     path : Path
         An ``.npz`` file with ``inputs_0``, ``inputs_1``, … or ``counts_0``, ``counts_1``, …; the
         axis of samples may be missing. ``taps_i`` beside counts are optional, and so are
-        ``outputs``, the spikes of the output layer, and ``labels``, which are left aside.
+        ``outputs``, the spikes of the output layer, ``labels``, which are left aside, and
+        ``quantised``: false for spikes of a network in floating point.
     config : Config
         The network that the spikes belong to.
     refusal : type of InputError, optional
@@ -243,7 +249,7 @@ def _names(given: tuple[str, ...], layers: tuple[tuple[str, int], ...], network:
         kind=kind,
         spikes=spikes,
         taps=tuple(name if name in given else None for name in taps),
-        wanted=tuple(name for name in (*spikes, *taps, "outputs") if name in given),
+        wanted=tuple(name for name in (*spikes, *taps, "outputs", "quantised") if name in given),
     )
 
 
@@ -315,7 +321,15 @@ def _checked(names: _Names, arrays: _Arrays, config: Config) -> KnownSpikes:
         counted=counted,
         outputs=outputs,
         every_channel=every_channel,
+        quantised=_quantised(arrays["quantised"]) if "quantised" in arrays else True,
     )
+
+
+def _quantised(array: NDArray[np.generic]) -> bool:
+    if array.shape not in ((), (1,)) or array.dtype.kind != "b":
+        rule = "must be a single true or false"
+        raise _UnfitError(f"quantised: {rule}, got {array.dtype} of shape {array.shape}")
+    return bool(array.reshape(-1)[0])
 
 
 def _same_samples(name: str, samples: int, expected: int) -> None:

@@ -33,25 +33,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config, is_fitted
 from ..network import Layer, packed_words, taps_inside
-from .expectation import LATE_CYCLES, StepSizes, StepWaits, expected_waits
+from .expectation import LATE_CYCLES, StepSizes, StepWaits, expected_waits, mean_waits
 from .machine import BUCKETS, Chance, Timing, TimingModel, check_counts, check_trains
 from .published import PublishedTiming
 
 __all__ = [
     "BUCKETS",
+    "DRAIN_CYCLES",
+    "EngineSizes",
     "EngineTiming",
+    "LayerShapes",
     "StepCosts",
     "Timing",
     "TimingModel",
+    "engine_sizes",
     "even_taps",
+    "expected_cycles",
+    "layer_shapes",
     "spike_taps",
+    "stack_shapes",
     "timing_model",
 ]
 
@@ -68,6 +75,8 @@ A Lapicque neuron takes one cycle more for its multiplier (``rtl/neural_core.sv`
 """
 _LINES_AT_A_TIME = 2**24
 """Input lines, over samples and steps, that are packed at a time."""
+_LAYERS_AT_A_TIME = 2**11
+"""Layers whose steps are costed at a time: all arrays in between stay in the cache."""
 
 _Floats = NDArray[np.float64]
 
@@ -83,7 +92,7 @@ class StepCosts:
     fire : ndarray of float, shape (layers, 1)
         Cycles per step in which neurons are updated, the drain of the pipeline included.
     waits : StepWaits, or None
-        What costs from counts leave open; None if they are exact.
+        What costs from counts leave open; None if they are exact, or if nobody wants to know.
     """
 
     encode: _Floats
@@ -148,23 +157,30 @@ class EngineTiming:
             check_counts(self.layers, self.time_steps, "taps", taps, counts)
         return self.expected(counts, taps)
 
-    def expected(self, counts: Sequence[_Floats], taps: Sequence[_Floats] | None = None) -> Timing:
-        """Do the work of `statistics`, for arrays that were checked before."""
-        sizes = _sizes(self)
+    def expected(
+        self,
+        counts: Sequence[_Floats],
+        taps: Sequence[_Floats] | None = None,
+        *,
+        chance: bool = True,
+    ) -> Timing:
+        """Do the work of `statistics`, for arrays that were checked before.
+
+        Without `chance` it is left aside how they scatter, which takes time of its own.
+        """
+        sizes, single_pixels = _sizes(self)
         events = _per_step(counts)
         served = events * sizes.even_taps if taps is None else _per_step(taps)
         accumulate = served * sizes.phases
-        waits = expected_waits(sizes.steps, events, accumulate)
-        for index in sizes.single_pixels:
+        waits = expected_waits(sizes.steps, events, accumulate) if chance else None
+        wait = mean_waits(sizes.steps, events, accumulate) if waits is None else waits.mean
+        for index in single_pixels:
             if counts[index].shape[2] == self.layers[index].in_channels:
-                _put_known_places(sizes, index, self.encoder_width, counts[index], waits)
-        costs = StepCosts(
-            encode=sizes.scan + waits.mean - accumulate,
-            accumulate=accumulate,
-            fire=sizes.fire,
-            waits=waits,
-        )
-        return self._timing(costs, stream=False)
+                exact, known = _known_places(sizes, index, self.encoder_width, counts[index])
+                np.copyto(wait[:, index], exact, where=known)
+                for open_ in () if waits is None else (waits.variance, waits.unevenness):
+                    np.copyto(open_[:, index], 0.0, where=known)
+        return self._timing(_expected_costs(sizes, wait, accumulate, waits), stream=False)
 
     def doubt(
         self, confidence: float, outside: Sequence[str] = ()
@@ -174,7 +190,7 @@ class EngineTiming:
 
     def step_costs(self, inputs: Sequence[NDArray[np.bool_]]) -> StepCosts:
         """Costs of every step from spike trains; see `trace`."""
-        sizes = _sizes(self)
+        sizes, _ = _sizes(self)
         begins: list[_Floats] = []
         accumulates: list[_Floats] = []
         for layer, phases, spikes in zip(self.layers, sizes.phases.ravel(), inputs, strict=True):
@@ -227,21 +243,10 @@ class EngineTiming:
         start, finish : ndarray of float, shape (samples, layers, time_steps)
             Cycle of the dispatch of a step, and first cycle after it.
         """
-        if not self.pipelined:
+        if self.pipelined:
+            finish = _pipelined_finish(total)
+        else:
             finish = total.reshape(len(total), -1).cumsum(axis=1).reshape(total.shape)
-            return finish - total, finish
-        # finish[t] = max(finish[t-1], ready[t]) + total[t], unrolled: the sum of the costs up to
-        # t, and the longest wait of any step up to t
-        spent = np.add.accumulate(total, axis=2)
-        finish = total - spent
-        ready: _Floats | float = 0.0
-        for of_layer, spent_of_layer in zip(
-            finish.swapaxes(0, 1), spent.swapaxes(0, 1), strict=True
-        ):
-            of_layer += ready
-            np.maximum.accumulate(of_layer, axis=1, out=of_layer)
-            of_layer += spent_of_layer
-            ready = of_layer
         return finish - total, finish
 
     def _stream_intervals(self, total: _Floats) -> _Floats:
@@ -300,47 +305,224 @@ class EngineTiming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Sizes:
-    """What the cost of a step depends on beside its spikes; shape (layers, 1)."""
+class LayerShapes:
+    """What the cost of a step depends on in the network.
+
+    Attributes
+    ----------
+    channels, area : ndarray of float, shape (layers, 1)
+        Output channels, and neurons of one of them.
+    inputs : ndarray of float, shape (layers, 1)
+        Input lines.
+    even_taps, spread : ndarray of float, shape (layers, 1)
+        Mean of the taps of a spike, and of their square over the square of that mean.
+    """
+
+    channels: _Floats
+    area: _Floats
+    inputs: _Floats
+    even_taps: _Floats
+    spread: _Floats
+
+    def chosen(self, index: Any) -> LayerShapes:
+        """Choose some layers, or networks where these come first."""
+        return LayerShapes(
+            channels=self.channels[index],
+            area=self.area[index],
+            inputs=self.inputs[index],
+            even_taps=self.even_taps[index],
+            spread=self.spread[index],
+        )
+
+
+def stack_shapes(shapes: Sequence[LayerShapes]) -> LayerShapes:
+    """Put networks of as many layers together: arrays of shape (networks, layers, 1)."""
+    return LayerShapes(
+        channels=np.stack([each.channels for each in shapes]),
+        area=np.stack([each.area for each in shapes]),
+        inputs=np.stack([each.inputs for each in shapes]),
+        even_taps=np.stack([each.even_taps for each in shapes]),
+        spread=np.stack([each.spread for each in shapes]),
+    )
+
+
+@lru_cache(maxsize=1024)
+def layer_shapes(layers: tuple[Layer, ...]) -> LayerShapes:
+    """Read the shapes of the layers of a network."""
+    return LayerShapes(
+        channels=_column([layer.out_channels for layer in layers]),
+        area=_column([layer.out_height * layer.out_width for layer in layers]),
+        inputs=_column([layer.inputs for layer in layers]),
+        even_taps=_column([even_taps(layer) for layer in layers]),
+        spread=_column([_tap_spread(layer) for layer in layers]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EngineSizes:
+    """What the cost of a step depends on beside its spikes.
+
+    Attributes
+    ----------
+    phases, fire : ndarray of float, shape (layers, 1)
+        Output channels that a core owns, rounded up, and cycles in which neurons are updated.
+    even_taps : ndarray of float, shape (layers, 1)
+        See `LayerShapes`.
+    scan : ndarray of float, shape (layers, 1)
+        Cycles that encode at least: the scan without the dispatch.
+    steps : StepSizes
+        What the wait for events depends on.
+    """
 
     phases: _Floats
     fire: _Floats
     even_taps: _Floats
-    # Cycles that encode at least: the scan without the dispatch
     scan: _Floats
     steps: StepSizes
-    # Dense layers whose input maps are single pixels
-    single_pixels: tuple[int, ...]
+
+    def part(self, layers: slice) -> EngineSizes:
+        """Give some of the layers."""
+        return EngineSizes(
+            phases=self.phases[layers],
+            fire=self.fire[layers],
+            even_taps=self.even_taps[layers],
+            scan=self.scan[layers],
+            steps=StepSizes(words=self.steps.words[layers], spread=self.steps.spread[layers]),
+        )
 
 
-@lru_cache(maxsize=1024)
-def _sizes(machine: EngineTiming) -> _Sizes:
-    phases = [
-        -(-layer.out_channels // cores)
-        for layer, cores in zip(machine.layers, machine.neural_cores, strict=True)
-    ]
-    neurons = [layer.out_height * layer.out_width for layer in machine.layers]
-    words = _column([packed_words(x.inputs, machine.encoder_width) for x in machine.layers])
-    return _Sizes(
-        phases=_column(phases),
-        fire=_column(neurons) * _column(phases) + DRAIN_CYCLES[machine.neuron],
-        even_taps=_column([even_taps(layer) for layer in machine.layers]),
+def engine_sizes(
+    shapes: LayerShapes,
+    neural_cores: _Floats,
+    encoder_width: int | _Floats,
+    drain_cycles: int | _Floats,
+) -> EngineSizes:
+    """Put layers on an engine, or many layers each on its own.
+
+    Parameters
+    ----------
+    shapes : LayerShapes
+        The layers.
+    neural_cores : ndarray of float, shape (layers, 1)
+        Cores of each layer.
+    encoder_width, drain_cycles : int, or ndarray of float, shape (layers, 1)
+        Of the engine, or of each layer's; see `DRAIN_CYCLES`.
+    """
+    phases = -(-shapes.channels // neural_cores)
+    words = -(-shapes.inputs // encoder_width)  # `packed_words`, of arrays
+    return EngineSizes(
+        phases=phases,
+        fire=shapes.area * phases + drain_cycles,
+        even_taps=shapes.even_taps,
         scan=words + (SCAN_CYCLES - DISPATCH_CYCLES),
-        steps=StepSizes(
-            words=words, spread=_column([_tap_spread(layer) for layer in machine.layers])
-        ),
-        single_pixels=tuple(
-            index
-            for index, layer in enumerate(machine.layers)
-            if layer.kind == "dense" and layer.in_height == layer.in_width == 1
-        ),
+        steps=StepSizes(words=words, spread=shapes.spread),
     )
 
 
+def expected_cycles(
+    sizes: EngineSizes,
+    events: _Floats,
+    taps: _Floats,
+    layers: NDArray[np.int64],
+    pipelined: NDArray[np.bool_],
+) -> tuple[_Floats, _Floats]:
+    """Cycles of many networks, each on an engine of its own, from the spikes of their layers.
+
+    What several of them share, a layer on so many cores with the same spikes, costs once.
+
+    Parameters
+    ----------
+    sizes : EngineSizes
+        Of each different layer; arrays have shape (different, 1).
+    events : ndarray of float, shape (different, time_steps)
+        Spikes that enter each different layer. None with maps of a single pixel gets exactly one
+        spike a line: `EngineTiming` times those.
+    taps : ndarray of float, shape (different, 1)
+        Kernel taps inside the frame of each spike.
+    layers : ndarray of int, shape (networks, layers)
+        Which of them each network has.
+    pipelined : ndarray of bool, shape (networks,)
+        Whether the schedule is ``step_pipelined``.
+
+    Returns
+    -------
+    cycles, initiation_interval_cycles : ndarray of float, shape (networks,)
+        As `EngineTiming.statistics` gives them.
+    """
+    steps = events.shape[1]
+    spent, total = np.empty(len(events)), np.empty_like(events)
+    for first in range(0, len(events), _LAYERS_AT_A_TIME):
+        some = slice(first, first + _LAYERS_AT_A_TIME)
+        part = sizes.part(some)
+        accumulate = events[some] * taps[some] * part.phases
+        wait = mean_waits(part.steps, events[some], accumulate)
+        costs = _expected_costs(part, wait, accumulate)
+        busy = np.add.reduce(costs.encode, axis=1) + np.add.reduce(accumulate, axis=1)
+        spent[some] = busy + part.fire[:, 0] * steps + DISPATCH_CYCLES * steps
+        total[some] = costs.total
+    of_layers = spent[layers]
+    cycles = np.add.reduce(of_layers, axis=1)
+    if pipelined.any():
+        cycles[pipelined] = _pipelined_finish(total[layers[pipelined]])[:, -1, -1]
+    load = sizes.steps.words[layers[:, 0], 0] * steps
+    return cycles, np.maximum(np.maximum.reduce(of_layers, axis=1), load)
+
+
+@lru_cache(maxsize=1024)
+def _sizes(machine: EngineTiming) -> tuple[EngineSizes, tuple[int, ...]]:
+    """Sizes of the layers of an engine, and which are dense ones behind maps of a single pixel."""
+    sizes = engine_sizes(
+        layer_shapes(machine.layers),
+        _column(machine.neural_cores),
+        machine.encoder_width,
+        DRAIN_CYCLES[machine.neuron],
+    )
+    return sizes, tuple(
+        index
+        for index, layer in enumerate(machine.layers)
+        if layer.kind == "dense" and layer.in_height == layer.in_width == 1
+    )
+
+
+def _expected_costs(
+    sizes: EngineSizes, wait: _Floats, accumulate: _Floats, waits: StepWaits | None = None
+) -> StepCosts:
+    return StepCosts(
+        encode=sizes.scan + wait - accumulate,
+        accumulate=accumulate,
+        fire=sizes.fire,
+        waits=waits,
+    )
+
+
+def _pipelined_finish(total: _Floats) -> _Floats:
+    """End of every step, which starts when its input is there and the step before is done.
+
+    ``finish[t] = max(finish[t-1], ready[t]) + total[t]``, unrolled: the sum of the costs up to t,
+    and the longest wait of any step up to t.
+    """
+    spent = np.add.accumulate(total, axis=2)
+    finish: _Floats = total - spent
+    ready: _Floats | float = 0.0
+    for of_layer, spent_of_layer in zip(finish.swapaxes(0, 1), spent.swapaxes(0, 1), strict=True):
+        of_layer += ready
+        np.maximum.accumulate(of_layer, axis=1, out=of_layer)
+        of_layer += spent_of_layer
+        ready = of_layer
+    return finish
+
+
 def _tap_spread(layer: Layer) -> float:
-    rows, columns = _taps(layer)
-    of_rows = (rows**2).mean() / rows.mean() ** 2
-    return float(of_rows * (columns**2).mean() / columns.mean() ** 2)
+    of_rows, of_columns = (_tap_moments(taps)[1] for taps in taps_inside(layer))
+    return of_rows * of_columns
+
+
+@lru_cache(maxsize=1024)
+def _tap_moments(taps: tuple[int, ...]) -> tuple[float, float]:
+    """Mean of the taps along one side of a map, and mean square over its square."""
+    each = np.array(taps, dtype=np.float64)
+    mean = float(each.mean())
+    return mean, float((each**2).mean()) / mean**2
 
 
 def _column(values: Sequence[float]) -> _Floats:
@@ -375,10 +557,10 @@ def _chance(waits: StepWaits, spent: _Floats, cycles: _Floats) -> Chance:
     )
 
 
-def _put_known_places(
-    sizes: _Sizes, index: int, encoder_width: int, counts: _Floats, waits: StepWaits
-) -> None:
-    """Write the exact waits of steps whose counts are spike trains themselves into `waits`.
+def _known_places(
+    sizes: EngineSizes, index: int, encoder_width: int, counts: _Floats
+) -> tuple[_Floats, NDArray[np.bool_]]:
+    """Exact waits of a layer's steps, and where its counts are spike trains, so that they hold.
 
     In a map of a single pixel a channel is a line, so that counts of 0 and 1 say which word holds
     which spike.
@@ -388,10 +570,8 @@ def _put_known_places(
     from_word = np.add.accumulate(service[..., ::-1], axis=2)
     positions = np.arange(words - 1, -1, -1) + (EVENT_CYCLES - SCAN_CYCLES - words)
     ends = np.where(from_word > 0, positions + from_word, 0.0)
-    exact = np.maximum.reduce(ends, axis=2, initial=0.0)
-    known = np.logical_and.reduce(counts * counts == counts, axis=2)
-    for array, value in ((waits.mean, exact), (waits.variance, 0.0), (waits.unevenness, 0.0)):
-        np.copyto(array[:, index], value, where=known)
+    exact: _Floats = np.maximum.reduce(ends, axis=2, initial=0.0)
+    return exact, np.logical_and.reduce(counts * counts == counts, axis=2)
 
 
 def _begin_and_service(
@@ -526,8 +706,8 @@ def timing_model(config: Config) -> TimingModel:
 @lru_cache(maxsize=1024)
 def even_taps(layer: Layer) -> float:
     """Taps inside the frame of a spike that is equally likely at every pixel, in expectation."""
-    rows, columns = _taps(layer)
-    return float(rows.mean() * columns.mean())
+    of_rows, of_columns = (_tap_moments(taps)[0] for taps in taps_inside(layer))
+    return of_rows * of_columns
 
 
 def spike_taps(layer: Layer, spikes: NDArray[np.bool_]) -> _Floats:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -68,6 +68,30 @@ def calibrate(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Do failed runs again.")
     ] = False,
+    acquire: Annotated[
+        Literal["uncertainty"] | None,
+        typer.Option(
+            help="Do not run the whole plan: after its first runs choose, in rounds, those whose "
+            "interval is widest."
+        ),
+    ] = None,
+    first: Annotated[
+        int | None, typer.Option(metavar="N", help="Runs before the first choice; 64 by default.")
+    ] = None,
+    each_round: Annotated[
+        int | None, typer.Option(metavar="N", help="Runs to choose at a time; 32 by default.")
+    ] = None,
+    target_width: Annotated[
+        float | None,
+        typer.Option(
+            metavar="W",
+            help="Stop when the intervals of what was not run are this wide on average: high over "
+            "low end, less 1.",
+        ),
+    ] = None,
+    most_runs: Annotated[
+        int | None, typer.Option(metavar="N", help="Stop after so many runs.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train and simulate every run of a plan; write one table row for each.
@@ -76,13 +100,28 @@ def calibrate(
 
     Example: spikemeter calibrate plan.yaml --out campaign
     """
+    from .calibration import acquire as choose
     from .calibration import dry_run as tell
     from .calibration import plan_of, read_plan, run_campaign
 
     if resume == (plan is not None):  # neither or both
         raise InputError("calibrate: give PLAN, or --resume to go on with that of --out")
+    wanted = {"first": first, "each_round": each_round, "target_width": target_width,
+              "most_runs": most_runs}  # fmt: skip
+    rounds: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if rounds and (acquire is None or dry_run):
+        option = f"--{next(iter(rounds)).replace('_', '-')}"
+        raise InputError(f"{option}: is for --acquire alone, and not for --dry-run")
     with quiet_stdout():
         parsed = plan_of(out) if plan is None else read_plan(plan)
+        if acquire is not None and not dry_run:
+            with _watching() as watch:
+                chosen = choose(
+                    parsed, out, workers=workers, scheduler=scheduler, gpus=gpus,
+                    retry_failed=retry_failed, progress=watch, **rounds,
+                )  # fmt: skip
+            emit(dict(chosen), as_json, _show_acquired)
+            return
         if not dry_run:
             with _watching() as watch:
                 report = run_campaign(
@@ -97,6 +136,15 @@ def calibrate(
         return
     emit(dict(report), as_json, _show_campaign)
     refuse_mismatches(report["mismatches"], report["runs"])
+
+
+def _show_acquired(console: Console, report: Mapping[str, Any]) -> None:
+    rounds = Table("runs", "points left", "mean width", "widest")
+    for each in report["rounds"]:
+        cells = f"{each['mean_width']:.0%}", f"{each['widest']:.0%}"
+        rounds.add_row(str(each["runs"]), str(each["left"]), *cells)
+    console.print(rounds)
+    console.print(f"stopped: {report['stopped']}; rows in {report['folder']}")
 
 
 def table(

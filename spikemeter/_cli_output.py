@@ -20,6 +20,7 @@ from rich.progress import (
 
 __all__ = [
     "NO_SHARE",
+    "SAMPLES",
     "JsonFlag",
     "emit",
     "number",
@@ -31,6 +32,9 @@ __all__ = [
 
 NO_SHARE = 1e-9
 """A share below this is rounding."""
+
+SAMPLES = 16
+"""Recorded samples that `simulate` and `predict` use unless told otherwise."""
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")

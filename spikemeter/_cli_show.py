@@ -33,6 +33,37 @@ def show_fit(console: Console, report: Mapping[str, Any]) -> None:
             console.print(f"{key}: {absent if value is None else number(value)}")
 
 
+_SCORES = ("rmse_log", "r2_log", "mape", "spearman")
+
+
+def show_evaluation(console: Console, report: Mapping[str, Any]) -> None:
+    title = f"{report['split']}: {report['rows']} rows, learned from {report['rows_learned_from']}"
+    table = Table("log cycles", *_SCORES, title=title)
+    table.add_row("spikemeter", *(number(report[score]) for score in _SCORES))
+    for name, values in report["baselines"].items():
+        table.add_row(name, *(number(values[score]) for score in _SCORES))
+    if report["noise_floor_log"] is not None:
+        ceilings = ("noise_floor_log", "r2_log_ceiling", None, "spearman_ceiling")
+        cells = ["" if key is None else number(report[key]) for key in ceilings]
+        table.add_row("what the noise of seeds leaves", *cells)
+    console.print(table)
+    console.print(
+        f"{percent(report['coverage'])} of the 90 % intervals hold; they are "
+        f"{percent(report['mean_width'])} wide on average; {percent(report['in_domain'])} of the "
+        f"rows lie in the domain; {percent(report['within_10_percent'])} within 10 %"
+    )
+    console.print(
+        f"accuracy: {100 * report['accuracy_mae']:.1f} points off on average, "
+        f"{percent(report['accuracy_coverage'])} of its intervals hold"
+    )
+    for key, of in (("by_dataset", "data set"), ("by_network", "network")):
+        parts = Table(of, "rows", *_SCORES, "coverage")
+        for name, values in report[key].items():
+            cells = [number(values[score]) for score in _SCORES]
+            parts.add_row(Text(name), str(values["rows"]), *cells, percent(values["coverage"]))
+        console.print(parts)
+
+
 _GROUPS_SHOWN = 5
 
 
@@ -161,6 +192,12 @@ def show_estimate(console: Console, report: Mapping[str, Any]) -> None:
         f"fidelity {report['fidelity']}{f' ({known})' if known else ''}; "
         f"one more sample every {report['initiation_interval_cycles']:,.0f} cycles"
     )
+    if report.get("accuracy") is not None:
+        worst, best = report["interval_accuracy"]
+        console.print(
+            f"accuracy after training {100 * report['accuracy']:.0f} %, "
+            f"interval {100 * worst:.0f} to {100 * best:.0f} %"
+        )
     if report["samples"]["cycles"]:
         console.print(
             f"mean of the first {len(report['samples']['cycles'])} samples, "

@@ -146,7 +146,7 @@ class NeuronConfig(Section):
             return 1 - 1 / (self.R * self.C)
         assert self.beta is not None
         free = self.model == "lapicque" and self.match in ("none", "gain")
-        return 1 + math.log(self.beta) if free else self.beta
+        return 1 + _log(self.beta) if free else self.beta
 
     @property
     def gain(self) -> float:
@@ -155,7 +155,17 @@ class NeuronConfig(Section):
             return 1 / self.C
         assert self.beta is not None
         free = self.model == "lapicque" and self.match in ("none", "decay")
-        return -math.log(self.beta) if free else 1.0
+        return -_log(self.beta) if free else 1.0
+
+
+def _log(value: float) -> float:
+    """Natural logarithm; also of an array, where one `NeuronConfig` stands for many neurons."""
+    if isinstance(value, float):
+        return math.log(value)
+    import numpy as np  # the array has loaded it
+
+    logarithms: float = np.log(value)
+    return logarithms
 
 
 _OWN_SLOPES = {

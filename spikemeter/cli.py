@@ -18,31 +18,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from . import _cli_campaign, _cli_datasets
-from ._cli_output import JsonFlag, emit, progress_bars, quiet_stdout, steps
+from . import _cli_campaign, _cli_datasets, _cli_predictor
+from ._cli_output import SAMPLES, JsonFlag, emit, progress_bars, quiet_stdout, steps
 from ._cli_show import (
     BUCKETS,
     show_checks,
     show_demo,
-    show_estimate,
-    show_fit,
     show_fit_timing,
     show_run,
     show_simulation,
     show_timeline,
 )
-from .errors import InputError, RunFolderError, SpikemeterError, SpikeMismatchError
+from .errors import InputError, SpikemeterError, SpikeMismatchError
 from .files import write_whole
-from .predictor.estimate import FIDELITIES
 
 if TYPE_CHECKING:
     from .config import Config
     from .rtl import Simulation
 
 __all__ = ["app", "main"]
-
-_SAMPLES = 16
-"""Recorded samples that `simulate` and `predict` use unless told otherwise."""
 
 _TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -212,7 +206,7 @@ def simulate(
     samples: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help=f"Recorded test samples to simulate; the first {_SAMPLES} by default."
+            metavar="N", help=f"Recorded test samples to simulate; the first {SAMPLES} by default."
         ),
     ] = None,
     runner: Annotated[
@@ -232,7 +226,7 @@ def simulate(
     trained = load_run(run)
     settings = trained.config
     if samples is None:
-        samples = min(_SAMPLES, len(trained.labels))
+        samples = min(SAMPLES, len(trained.labels))
     with quiet_stdout(), progress_bars() as progress:
         progress.add_task(f"building and simulating {samples} samples", total=None)
         simulation, expected = simulate_run(trained, samples, runner=runner)
@@ -280,68 +274,12 @@ def timeline(
     emit(report, as_json, show_timeline)
 
 
-@app.command()
-def predict(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN|CONFIG", help="Run folder, or YAML file of settings.")
-    ],
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help=f"Known samples to use; the first {_SAMPLES} of a run by default."
-        ),
-    ] = None,
-    fidelity: Annotated[
-        str | None,
-        typer.Option(metavar="|".join(FIDELITIES), help="Use less than the source would allow."),
-    ] = None,
-    confidence: Annotated[
-        float, typer.Option(help="Share of intervals that hold the truth, between 0 and 1.")
-    ] = 0.9,
-    predictor: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Fitted predictor; else the one shipped.")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Predict cycles, with an interval, by the best fidelity that the source allows.
-
-    Example: spikemeter predict config.yaml --confidence 0.9
-    """
-    from .predictor import LatencyPredictor, predict_latency
-
-    with quiet_stdout():
-        estimate = predict_latency(
-            source,
-            confidence=confidence,
-            predictor=None if predictor is None else LatencyPredictor.load(predictor),
-            fidelity=fidelity,
-            samples=_first_samples(source, fidelity) if samples is None else samples,
-        )
-    emit(estimate.to_dict(), as_json, show_estimate)
-
-
+app.command()(_cli_predictor.predict)
 app.add_typer(_cli_datasets.app, name="datasets")
 app.command()(_cli_campaign.calibrate)
 app.command()(_cli_campaign.table)
-
-
-@app.command()
-def fit(
-    table: Annotated[
-        Path, typer.Argument(metavar="TABLE|DIR", help="table.parquet, or its campaign folder.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="PREDICTOR", help="Folder to write.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Fit a predictor to a calibration table.
-
-    Example: spikemeter fit campaign --out predictor
-    """
-    from .calibration import fit_predictor, read_table
-
-    with quiet_stdout():
-        report = fit_predictor(read_table(table), out)
-    emit(report, as_json, show_fit)
+app.command()(_cli_predictor.fit)
+app.command()(_cli_predictor.evaluate)
 
 
 @app.command(name="fit-timing")
@@ -418,18 +356,6 @@ def _simulation_report(
         "simulated_cycles_per_second": simulation.simulated_cycles_per_second,
         "simulator": simulation.simulator,
     }
-
-
-def _first_samples(source: Path, fidelity: str | None) -> int | None:
-    """As many samples of a run folder as `simulate` takes by default; None where none are read."""
-    trace = source / "trace.npz"
-    if fidelity == "hyperparameters" or not trace.is_file():
-        return None
-    from .config import load_config
-    from .predictor.spikes import read_spikes
-
-    known = read_spikes(trace, load_config(source), refusal=RunFolderError)
-    return min(_SAMPLES, known.samples)
 
 
 if __name__ == "__main__":

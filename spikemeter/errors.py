@@ -18,7 +18,10 @@ __all__ = [
     "SpikemeterError",
     "TimingMismatchError",
     "ToolKilledError",
+    "in_one_line",
 ]
+
+_LONGEST_REASON = 300
 
 
 class SpikemeterError(Exception):
@@ -71,3 +74,10 @@ class ToolKilledError(SimulationError):
 
 class ClusterError(SpikemeterError):
     """The cluster that does the runs cannot be reached, or was lost; finished rows are kept."""
+
+
+def in_one_line(reason: object) -> str:
+    """Make a reason one line that can be shown; it may quote what a stranger has written."""
+    plain = "".join(each if each.isprintable() else " " for each in str(reason))
+    line = " ".join(plain.split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."

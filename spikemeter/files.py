@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ __all__ = [
 
 CACHE_VARIABLE = "SPIKEMETER_CACHE"
 """Environment variable that names another folder for the cache."""
+
+# Not on every system: follow no link, and do not wait for who writes into a pipe.
+_PLAINLY = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_PLAINLY |= getattr(os, "O_BINARY", 0)
 
 
 def cache_folder() -> Path:
@@ -94,13 +99,18 @@ def read_plain(path: Path, largest: int, refusal: Callable[[str], Exception]) ->
     refusal : callable
         Makes the error to raise from a reason.
     """
-    if path.is_symlink() or not path.is_file():
-        raise refusal(f"it holds no plain file {path.name}")
     try:
-        size = path.stat().st_size
-        if size > largest:
-            raise refusal(f"{path.name} must have at most {largest} bytes, got {size}")
-        return path.read_bytes()
+        if path.is_symlink() or not path.is_file():
+            raise refusal(f"it holds no plain file {path.name}")
+        # From here on it is one file, whatever may take its name in the meantime.
+        with os.fdopen(os.open(path, _PLAINLY), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise refusal(f"it holds no plain file {path.name}")
+            if status.st_size > largest:
+                rule = f"must have at most {largest} bytes, got {status.st_size}"
+                raise refusal(f"{path.name} {rule}")
+            return file.read(status.st_size)
     except OSError as error:
         raise refusal(f"{path.name}: {error.strerror}") from error
 

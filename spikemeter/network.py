@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from .errors import ConfigError
@@ -109,17 +110,20 @@ def taps_inside(layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """
     if layer.kind == "dense":
         return (1,) * layer.in_height, (1,) * layer.in_width
-    rows, columns = (
-        tuple(
-            sum(0 <= place + layer.padding - tap < outputs for tap in range(layer.kernel))
-            for place in range(inputs)
-        )
-        for inputs, outputs in (
-            (layer.in_height, layer.out_height),
-            (layer.in_width, layer.out_width),
-        )
+    kernel, padding = layer.kernel, layer.padding
+    return (
+        _taps_along(layer.in_height, layer.out_height, kernel, padding),
+        _taps_along(layer.in_width, layer.out_width, kernel, padding),
     )
-    return rows, columns
+
+
+@lru_cache(maxsize=1024)
+def _taps_along(inputs: int, outputs: int, kernel: int, padding: int) -> tuple[int, ...]:
+    """Count the kernel taps that reach a neuron from each place along one side of a map."""
+    return tuple(
+        sum(0 <= place + padding - tap < outputs for tap in range(kernel))
+        for place in range(inputs)
+    )
 
 
 def packed_words(spikes: int, encoder_width: int) -> int:

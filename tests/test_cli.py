@@ -449,7 +449,8 @@ def test_the_published_engine_is_predicted_and_not_simulated(spikemeter, run_fol
 def test_prediction_and_simulation_take_the_same_samples_by_default(
     spikemeter, run_folder, monkeypatch
 ):
-    monkeypatch.setattr(cli, "_SAMPLES", 3)
+    for module in ("cli", "_cli_predictor"):
+        monkeypatch.setattr(f"spikemeter.{module}.SAMPLES", 3)
     for fidelity in ([], ["--fidelity", "trace"]):
         _, out, _ = spikemeter("predict", run_folder, "--json", *fidelity)
         assert len(json.loads(out)["samples"]["cycles"]) == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spikemeter.errors import InputError, MissingToolError, RunFolderError
-from spikemeter.files import CACHE_VARIABLE, cache_folder, new_folder, write_whole
+from spikemeter.files import CACHE_VARIABLE, cache_folder, new_folder, read_plain, write_whole
 
 FILES = ("a.txt", "b.txt")
 
@@ -59,6 +59,31 @@ def test_a_file_in_the_way_is_bad_input(tmp_path):
         new_folder(tmp_path / "file" / "inner", FILES),
     ):
         pass
+
+
+def test_a_plain_file_is_read_whole_up_to_its_limit(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert read_plain(tmp_path / "file", 3, InputError) == b"abc"
+    with pytest.raises(InputError, match="file must have at most 2 bytes, got 3"):
+        read_plain(tmp_path / "file", 2, InputError)
+    with pytest.raises(InputError, match="no plain file none"):
+        read_plain(tmp_path / "none", 2, InputError)
+    with pytest.raises(InputError, match="File name too long"):
+        read_plain(tmp_path / ("x" * 300), 2, InputError)
+
+
+def test_what_takes_the_name_of_a_plain_file_at_the_last_moment_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(Path, "is_symlink", lambda self: False)
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    with pytest.raises(InputError, match="link: "):
+        read_plain(tmp_path / "link", 9, InputError)
+    with pytest.raises(InputError, match="no plain file pipe"):  # and nobody waits for a writer
+        read_plain(tmp_path / "pipe", 9, InputError)
+    with pytest.raises(InputError, match=r"no plain file|Is a directory"):
+        read_plain(tmp_path, 9, InputError)
 
 
 def test_a_folder_takes_its_place_at_the_end(tmp_path):

@@ -550,6 +550,33 @@ def test_the_modules_own_spikes_can_be_predicted() -> None:
     assert estimate.fidelity == "trace"
     assert [layer.input_rate for layer in estimate.layers] == pytest.approx(found.input_rates)
     assert estimate.layers[-1].firing_rate == pytest.approx(found.firing_rates[-1])
+    low, high = estimate.interval_cycles
+    assert not estimate.quantised
+    assert low < estimate.cycles < high
+    assert any("floating point" in warning for warning in estimate.warnings)
+
+
+def test_float_spikes_have_an_interval_that_holds_what_rounding_does() -> None:
+    net = sequential()
+    widths = []
+    for bits in (8, 4, 2):
+        found = from_module(net, SAMPLE, weight_bits=bits)
+        exact = from_module(net, SAMPLE, weight_bits=bits, quantised=True)
+        estimate = predict_latency(found.config, spikes=found.spikes, confidence=0.95)
+        truth = predict_latency(exact.config, spikes=exact.spikes)
+        assert truth.quantised
+        assert truth.interval_cycles == (truth.cycles, truth.cycles)
+        low, high = estimate.interval_cycles
+        assert low <= truth.cycles <= high
+        widths.append(high / low)
+    assert widths == sorted(widths)
+
+
+@pytest.mark.parametrize("wrong", [np.array([True, False]), np.array(0.5)])
+def test_a_flag_that_is_none_is_refused(wrong: np.ndarray) -> None:
+    found = from_module(sequential(), SAMPLE)
+    with pytest.raises(ConfigError, match="quantised: must be a single true or false"):
+        predict_latency(found.config, spikes={**found.spikes, "quantised": wrong})
 
 
 @pytest.mark.rtl

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_runs import synthetic_train_events
 
 from spikemeter.errors import InputError, MissingToolError
 from spikemeter.predictor import explanation
@@ -42,11 +43,22 @@ def test_shap_values_add_up_to_the_prediction(predictor, table):
     import xgboost
 
     values, features = explanation._shap_values(predictor, None)
-    booster = predictor.parts.model.output
-    whole = booster.predict(xgboost.DMatrix(features), pred_contribs=True)
+    output = predictor.parts.model.ensembles["output"]
+    whole = output.booster().predict(xgboost.DMatrix(features), pred_contribs=True)
     np.testing.assert_allclose(values, whole[:, :-1], atol=1e-4)
-    logits = booster.inplace_predict(features)
-    np.testing.assert_allclose(values.sum(axis=1) + whole[:, -1], logits, atol=1e-3)
+    np.testing.assert_allclose(
+        values.sum(axis=1) + whole[:, -1], output.values(features), atol=1e-3
+    )
+
+
+def test_layers_that_feed_others_are_explained(predictor, table):
+    _, features = explanation._shap_values(predictor, table)
+    names = predictor.parts.domain.feature_names
+    assert len(features) == sum(len(rates) - 1 for rates in table["layers.output_rate"])
+    assert (features[:, names.index("layer.position_from_output")] > 0).all()
+    density = features[:, names.index("input.density")]
+    expected = [synthetic_train_events(steps).mean() / 256 for steps in (6, 8)]
+    np.testing.assert_allclose(np.unique(density), sorted(expected), rtol=1e-6)
 
 
 def test_other_rows_can_be_explained(predictor, table):

@@ -75,10 +75,10 @@ def test_a_confidence_that_is_none_is_refused(confidence):
         checked_confidence(confidence)
 
 
-@pytest.mark.parametrize("error", [[], [np.nan], [np.inf]])
+@pytest.mark.parametrize("error", [[], [np.nan], [np.inf], [0.1, -2e6], [[0.1]], 0.1])
 def test_impossible_residuals_are_refused(error):
     with pytest.raises(ValueError, match="residuals"):
-        residuals(error)
+        Residuals(error=np.asarray(error, dtype=np.float64), group=np.zeros(1, dtype=np.int64))
 
 
 def digits_config(network, **hardware):
@@ -289,6 +289,28 @@ def test_what_was_never_calibrated_is_named(domain):
     )
     found = excursions(only_sigmoid, changed(surrogate={"name": "atan", "slope": 2}))
     assert found == ["surrogate.name: 'atan' was not calibrated (calibrated: fast_sigmoid)"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"low": 2.0, "high": 1.0}, "a calibrated range must be finite, and end after"),
+        ({"high": np.inf}, "a calibrated range must be finite, and end after"),
+        ({"low": -1e39}, "a calibrated range must be finite, and end after"),
+        ({"low": np.nan}, "a calibrated range must be finite, and end after"),
+        ({"slopes": {"atan": (2.0, 1.0)}}, "a range of slopes must end after its beginning"),
+        ({"slopes": {"atan": (-1.0, 1.0)}}, "a range of slopes must end after its beginning"),
+        ({"slopes": {"atan": (np.nan, 1.0)}}, "a range of slopes must end after its beginning"),
+    ],
+)
+def test_an_impossible_domain_is_refused(domain, changes, sentence):
+    for name in ("low", "high"):
+        if name in changes:
+            values = getattr(domain, name).copy()
+            values[0] = changes[name]
+            changes = {**changes, name: values}
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(domain, **changes)
 
 
 def test_input_that_is_much_denser_is_outside(domain):

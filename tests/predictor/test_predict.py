@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,14 +14,21 @@ from random_networks import random_network
 from synthetic_runs import synthetic_table
 
 from spikemeter.calibration.fit import fit_predictor
+from spikemeter.calibration.tuning import DEFAULT_SETTINGS
 from spikemeter.config import load_config
 from spikemeter.errors import ConfigError, InputError, PredictorError, RunFolderError
 from spikemeter.models.integer import network_spikes
 from spikemeter.predictor import LatencyPredictor, predict_latency
-from spikemeter.predictor.events import TapRatios, expected_taps
-from spikemeter.predictor.intervals import OUTSIDE_FACTOR
+from spikemeter.predictor.ensemble import TreeSettings
+from spikemeter.predictor.events import KnownInput, TapRatios, expected_taps
+from spikemeter.predictor.features import config_from_row, layer_features
+from spikemeter.predictor.intervals import OUTSIDE_FACTOR, WIDEST, Residuals
 from spikemeter.predictor.machine import Timing
-from spikemeter.predictor.timing import BUCKETS, spike_taps, timing_model
+from spikemeter.predictor.predict import expected_spikes, mean_cycles
+from spikemeter.predictor.sparsity import Predicted
+from spikemeter.predictor.timing import BUCKETS, even_taps, spike_taps, timing_model
+
+QUICK = {name: TreeSettings(rounds=40, eta=0.2) for name in DEFAULT_SETTINGS}
 
 CONTENT = {
     "dataset": "nmnist-saccade",
@@ -66,6 +74,7 @@ def test_a_configuration_is_predicted_from_its_hyperparameters(predictor):
         assert 0 < layer.firing_rate < 1
     assert estimate.worst_case_cycles is None
     assert estimate.sample_cycles == ()
+    assert estimate.quantised
 
 
 def test_every_form_of_a_configuration_gives_the_same(predictor, tmp_path):
@@ -127,6 +136,125 @@ def test_an_unmeasured_frame_size_is_estimated_with_a_warning(predictor):
     estimate = predictor.estimate({**CONTENT, "input": {"height": 17, "width": 17}})
     assert any("17x17 frames of 8 steps" in text for text in estimate.warnings)
     assert estimate.cycles > 0
+
+
+def with_residuals(predictor, **errors):
+    """The same predictor with other errors on unseen runs, as many as it had."""
+    residuals = dict(predictor.parts.residuals)
+    for name, error in errors.items():
+        given = np.full(len(residuals[name].error), error)
+        residuals[name] = Residuals(error=given, group=residuals[name].group)
+    return LatencyPredictor(parts=replace(predictor.parts, residuals=residuals))
+
+
+def test_the_interval_is_the_error_in_units_of_the_predicted_spread(predictor):
+    parts = predictor.parts
+    config = load_config(CONTENT)
+    events = parts.statistics["nmnist-saccade"][1].events
+    features = layer_features(config, events, parts.domain.categories)
+    spread = parts.model.predict(features).spread[-1]
+    estimate = with_residuals(predictor, hyperparameters=-3.0).estimate(CONTENT)
+    low, high = estimate.interval_cycles
+    assert math.log(high / estimate.cycles) == pytest.approx(3 * spread)
+    assert math.log(estimate.cycles / low) == pytest.approx(3 * spread)
+
+
+def test_an_interval_stays_finite_whatever_the_errors_were(predictor):
+    hopeless = with_residuals(predictor, hyperparameters=1e6, accuracy=1e6)
+    one = hopeless.estimate({**CONTENT, "training": {"epochs": 400}}, confidence=0.9999)
+    (many,) = hopeless.predict(
+        pd.DataFrame([{"dataset": "nmnist-saccade", "network": CONTENT["network"]}])
+    ).to_dict("records")
+    assert one.interval_cycles[1] == pytest.approx(one.cycles * math.exp(WIDEST))
+    assert many["interval_cycles.high"] == pytest.approx(many["cycles"] * math.exp(WIDEST))
+    assert one.interval_accuracy == pytest.approx((0, 1), abs=1e-9)
+
+
+def test_accuracy_is_predicted_with_an_interval(predictor, table):
+    for row in table[::7].to_dict("records"):
+        estimate = predictor.estimate(config_from_row(row))
+        assert estimate.accuracy == pytest.approx(row["accuracy.integer.test"], abs=0.03)
+        low, high = estimate.interval_accuracy
+        assert 0 < low < estimate.accuracy < high < 1
+        wide = predictor.estimate(config_from_row(row), confidence=0.95).interval_accuracy
+        assert wide[0] < low < high < wide[1]
+
+
+def test_accuracy_is_less_certain_outside_the_domain(predictor):
+    def odds(estimate):
+        return [math.log(share / (1 - share)) for share in estimate.interval_accuracy]
+
+    inside = predictor.estimate(CONTENT)
+    outside = predictor.estimate({**CONTENT, "training": {"epochs": 400}})
+    widths = [np.diff(odds(estimate))[0] for estimate in (inside, outside)]
+    assert widths[1] == pytest.approx(OUTSIDE_FACTOR * widths[0])
+
+
+def predicted(**values):
+    """What a model may say of three layers."""
+    usual = {
+        "firing_rate": np.full(3, 0.1),
+        "output_rate": np.array([0.2, 0.05, 0.3]),
+        "tap_ratio": np.array([9.0, 1.1, 9.0]),
+        "course": np.zeros((3, 2)),
+        "accuracy": np.full(3, 0.5),
+        "spread": np.ones(3),
+    }
+    return Predicted(**{**usual, **values})
+
+
+def test_spikes_are_expected_where_rates_taps_and_courses_say(predictor):
+    config, profile = load_config(CONTENT), predictor.parts.profile
+    entering = KnownInput(events=np.full((8, 2), 12.0), tap_ratio=1.05)
+    course = np.array([[0.5, 0.1], [-0.4, 0.0], [99.0, 99.0]])
+    spikes = expected_spikes(config, entering, predicted(course=course), profile)
+    over_steps = profile.over_steps(course, 8)
+    first, second, third = spikes.counts
+    assert first is entering.events
+    np.testing.assert_allclose(second, (0.2 * 64 * over_steps[0])[:, None] * np.ones(8))
+    np.testing.assert_allclose(third, (0.05 * 16 * over_steps[1])[:, None] * np.ones(12))
+    assert np.ptp(over_steps[0]) > 0.1
+    ratios = [1.05, 1.1, 1.0]  # of the data set, as learned, and without a kernel always one
+    for layer, counts, taps, ratio in zip(
+        config.layers, spikes.counts, spikes.taps, ratios, strict=True
+    ):
+        np.testing.assert_allclose(taps, counts * even_taps(layer) * ratio)
+
+
+def test_no_step_expects_more_spikes_than_lines(predictor):
+    spikes = expected_spikes(
+        load_config(CONTENT),
+        KnownInput(events=np.ones((8, 2))),
+        predicted(output_rate=np.ones(3), course=np.full((3, 2), 5.0)),
+        predictor.parts.profile,
+    )
+    assert [counts.max() for counts in spikes.counts[1:]] == [64, 16]
+
+
+def test_cycles_of_many_networks_are_those_of_each(predictor):
+    contents = [
+        CONTENT,
+        {**CONTENT, "hardware": {"neural_cores": [1, 1, 1]}},
+        {**CONTENT, "input": {"time_steps": 6}},
+        CONTENT,
+    ]
+    configs = [load_config(content) for content in contents]
+    spikes = [
+        expected_spikes(
+            config,
+            KnownInput(events=np.full((config.input.time_steps, 2), 10.0 + number)),
+            predicted(),
+            predictor.parts.profile,
+        )
+        for number, config in enumerate(configs)
+    ]
+    cycles, interval = mean_cycles(configs, spikes)
+    for number, (config, each) in enumerate(zip(configs, spikes, strict=True)):
+        counts, taps = ([layer[None] for layer in layers] for layers in (each.counts, each.taps))
+        alone = timing_model(config).statistics(counts, taps)
+        assert cycles[number] == pytest.approx(alone.cycles[0])
+        assert interval[number] == pytest.approx(alone.initiation_interval_cycles[0])
+    assert len(set(cycles.tolist())) == 4
 
 
 def test_a_run_folder_is_predicted_exactly_without_any_predictor(run_folder):
@@ -221,7 +349,7 @@ def test_expected_taps_are_some_that_spikes_can_have(predictor):
     config = load_config({"network": "4C3-8C5-10", "input": size})
     for ratio in (0.5, 2.0):
         counts = [np.ones((1, 2, layer.in_channels)) for layer in config.layers]
-        taps = expected_taps(config, counts, TapRatios(input=ratio, hidden=ratio))
+        taps = expected_taps(config, counts, TapRatios(input=ratio, hidden=ratio).of(3))
         assert [float(tap[0, 0, 0]) for tap in taps] == [4.0, 4.0, 1.0]
         assert timing_model(config).statistics(counts, taps).cycles > 0
     assert predictor.estimate(config).cycles > 0
@@ -385,7 +513,11 @@ def test_an_estimate_becomes_json_with_the_keys_of_a_simulation(run_folder):
         "layers",
         "initiation_interval_cycles",
         "worst_case_cycles",
+        "accuracy",
+        "interval_accuracy",
+        "quantised",
     }
+    assert (report["accuracy"], report["interval_accuracy"]) == (None, None)
 
 
 def test_many_rows_are_predicted_as_one_by_one(predictor):
@@ -462,13 +594,20 @@ def test_silent_networks_can_be_learned(tmp_path):
         table[column] = [
             z if s else r for z, s, r in zip(zeros, silent, table[column], strict=True)
         ]
-    table["layers.input_rate"] = [
-        [rates[0], *[0.0] * (len(rates) - 1)] if s else rates
-        for s, rates in zip(silent, table["layers.input_rate"], strict=True)
-    ]
+    for column in ("layers.input_rate", "layers.taps", "layers.step_counts"):
+        table[column] = [
+            [row[0], *[np.zeros_like(layer).tolist() for layer in row[1:]]] if s else row
+            for s, row in zip(silent, table[column], strict=True)
+        ]
     table.loc[silent, "status"] = "silent"
-    assert fit_predictor(table, tmp_path / "p", statistics={})["runs"] == 12
-    assert LatencyPredictor.load(tmp_path / "p").estimate(CONTENT).cycles > 0
+    assert fit_predictor(table, tmp_path / "p", settings=QUICK)["runs"] == 12
+    predictor = LatencyPredictor.load(tmp_path / "p")
+    rows = table.to_dict("records")
+    rates = [
+        np.mean([layer.input_rate for layer in predictor.estimate(config_from_row(row)).layers[1:]])
+        for row in rows
+    ]
+    assert np.mean(np.array(rates)[silent]) < 0.4 * np.mean(np.array(rates)[~silent])
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -317,7 +317,7 @@ def test_what_is_impossible_is_refused_by_its_place(arrays, sentence):
     ["counts_x", "counts_00", "counts_", "taps_O", "Counts_0", "count_1", "taps_-1", "frames", ""],
 )
 def test_a_name_without_a_meaning_is_refused(tmp_path, name):
-    rule = "arrays are inputs_i, counts_i, taps_i, outputs and labels"
+    rule = "arrays are inputs_i, counts_i, taps_i, outputs, labels and quantised"
     with pytest.raises(InputError, match=f"^{name}: {rule}"):
         known_spikes(counts() | {name: np.ones((3, 2))}, CONFIG)
     if name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,18 @@ NETWORKS = ("8C3-MP2-10", "8C3-MP2-12C3-MP2-10", "6C5-MP2-24-10", "12C3v-8C3-MP4
 
 
 def synthetic_table(
-    points: int = 24, *, seeds: int = 2, noise: float = 0.15, seed: int = 0
+    points: int = 24,
+    *,
+    seeds: int = 2,
+    noise: float = 0.15,
+    seed: int = 0,
+    networks: Sequence[str] = NETWORKS,
 ) -> pd.DataFrame:
     """Draw points at random; `noise` is that of the log odds of a rate between seeds."""
     rng = np.random.default_rng(seed)
     rows = []
     for point in range(points):
-        content = random_content(rng)
+        content = random_content(rng, networks)
         for repetition in range(seeds):
             content["training"]["seed"] = repetition
             name = f"run{point}-{repetition}"
@@ -32,13 +38,13 @@ def synthetic_table(
     return pd.DataFrame(rows)
 
 
-def random_content(rng: np.random.Generator) -> dict[str, Any]:
+def random_content(rng: np.random.Generator, networks: Sequence[str] = NETWORKS) -> dict[str, Any]:
     """Draw the keys of a configuration."""
     surrogate = str(rng.choice(["fast_sigmoid", "atan"]))
     slopes = (5, 25, 50) if surrogate == "fast_sigmoid" else (1, 2, 5)
     return {
         "dataset": "nmnist-saccade",
-        "network": str(rng.choice(NETWORKS)),
+        "network": str(rng.choice(networks)),
         "input": {"time_steps": int(rng.choice([6, 8]))},
         "neuron": {
             "beta": float(rng.choice([0.5, 0.7, 0.9, 0.95])),
@@ -55,12 +61,32 @@ def synthetic_events(time_steps: int) -> NDArray[np.float64]:
     return np.stack([9 * course, 8 * course], axis=1)
 
 
+def synthetic_train_events(time_steps: int) -> NDArray[np.float64]:
+    """Events of the training split, which has a little more of them than the measured samples."""
+    return 1.02 * synthetic_events(time_steps)
+
+
+def synthetic_courses(config: Config) -> NDArray[np.float64]:
+    """How spikes that enter the layers but the first go over time: membranes fill before they fire.
+
+    Shape (layers - 1, time_steps); the mean over steps is 1.
+    """
+    step = np.arange(1, config.input.time_steps + 1)
+    pace = 4 * (1 - config.neuron.decay) / np.arange(1, len(config.layers))
+    rising = 1 - 0.8 * np.exp(-pace[:, None] * step)
+    return np.asarray(rising / rising.mean(axis=1, keepdims=True))
+
+
 def synthetic_row(config: Config, rng: np.random.Generator, noise: float) -> dict[str, Any]:
     """Make up what a run of this configuration would have measured."""
-    events = synthetic_events(config.input.time_steps)
+    steps = config.input.time_steps
+    events = synthetic_events(steps)
     firing, output = _rates(config, rng, noise)
-    counts = expected_counts(config, events, output[:-1])
+    counts = expected_counts(config, events, output[:-1], synthetic_courses(config))
     timing = timing_model(config).statistics([layer[None] for layer in counts])
+    odds = 2.0 - math.log(config.neuron.threshold) + 0.3 * noise * rng.normal()
+    # Rates fall to their last value while a network trains.
+    start = np.linspace(1.4, 1.0, config.training.epochs)[:, None]
     return row_from_config(config) | {
         "status": "ok",
         "reason": None,
@@ -69,8 +95,12 @@ def synthetic_row(config: Config, rng: np.random.Generator, noise: float) -> dic
         "layers.firing_rate": firing,
         "layers.output_rate": output,
         "layers.taps": [even_taps(layer) for layer in config.layers],
+        "layers.step_counts": [layer.sum(axis=1).tolist() for layer in counts],
         "layers.cycles.mean": timing.layer_cycles[0].tolist(),
+        "epochs.firing_rate": np.minimum(start * firing, 1.0).tolist(),
+        "accuracy.integer.test": 1 / (1 + math.exp(-odds)),
         "input.events": events.ravel().tolist(),
+        "input.train_events": synthetic_train_events(steps).ravel().tolist(),
         "samples": 64,
         "cycles.mean": float(timing.cycles[0]) * math.exp(0.01 * rng.normal()),
         "spikes_match": True,
