@@ -341,7 +341,7 @@ def fit_head(
     features : ndarray of float32, shape (rows, features)
         One row per weighted layer and run.
     target : ndarray of float, shape (rows,)
-        On the scale of the head.
+        On the scale of the head: logs or log odds, which stay far within 500.
     settings : TreeSettings
     weight : ndarray of float, shape (rows,), optional
         How much the squared error of each row counts.
@@ -456,6 +456,7 @@ def _tree(content: Mapping[str, Any]) -> Tree:
     sums = cover[left[inner]].astype(np.float64) + cover[right[inner]]
     if cover.min() <= 0 or np.any(np.abs(sums - cover[inner]) > _SAME_COVER * sums):
         raise ValueError("a tree must have at each node the rows of the nodes below")
+    feature[~inner] = 0  # a leaf compares nothing
     tree = Tree(left=left, right=right, feature=feature, condition=condition, cover=cover)
     if tree.depth > _MOST_DEPTH:
         raise ValueError(f"a tree must be at most {_MOST_DEPTH} deep, got {tree.depth}")

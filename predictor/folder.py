@@ -326,7 +326,7 @@ def _read_manifest(path: Path) -> _Manifest:
 
 def _parsed(content: bytes, name: str) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content.decode())  # and not in any other encoding
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not valid JSON") from error
 

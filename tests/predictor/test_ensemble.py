@@ -193,6 +193,11 @@ def test_xgboost_never_sees_what_was_not_checked_of_a_model(raw, model, values):
     assert read(model).content == read(raw).content
 
 
+def test_xgboost_never_sees_what_a_leaf_would_compare(raw, model):
+    change(trees_of(model)[1], "split_indices", -1, 2**31 - 1)
+    assert read(model).content == read(raw).content
+
+
 def grow(tree, depth):
     """Make a tree a chain of this depth."""
     nodes = 2 * depth + 1

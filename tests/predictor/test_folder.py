@@ -256,6 +256,7 @@ def test_a_manifest_that_does_not_fit_is_refused(copy, change, sentence):
 @pytest.mark.parametrize(
     "content",
     [b"", b"[]", b"{", b"2", b"\xff", b"null", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000,
+     '{"schema_version": 2}'.encode("utf-16"), '{"schema_version": 2}'.encode("utf-8-sig"),
      b'{"schema_version": ' + b"[" * 980 + b"]" * 980 + b"}", b"\x00" * 64],
 )  # fmt: skip
 def test_a_manifest_that_is_no_object_is_refused(copy, content):
