@@ -69,7 +69,7 @@ def acquire(
     Parameters
     ----------
     plan : Plan
-        Its points are the pool; far more than will be run.
+        Its points are the pool; far more than will be run. Their repeats are no part of it.
     out : str or Path
         Folder of the campaign; rows that are there count, and the same folder again goes on.
     first : int, optional
@@ -80,7 +80,7 @@ def acquire(
         Stop when the mean width of the intervals of the points without a run, their high over
         their low end, less 1, is at most this. Default: never.
     most_runs : int, optional
-        Stop at so many. Default: all of the plan.
+        Stop at so many. Default: all points of the plan.
     progress : callable, optional
         As for `run_campaign`.
     on_round : callable, optional
@@ -98,7 +98,7 @@ def acquire(
         If a number is impossible, or too few of the first runs could be measured; and whatever
         `run_campaign` raises.
     """
-    most = plan.size if most_runs is None else min(most_runs, plan.size)
+    most = plan.points if most_runs is None else min(most_runs, plan.points)
     _check(first, each_round, target_width, most)
     out = Path(out)
     chosen = set(range(min(first, most)))
@@ -109,9 +109,9 @@ def acquire(
         table = read_table(out)
         done = {numbers[run_id] for run_id in table["run_id"] if run_id in numbers}
         chosen |= done
-        candidates = [number for number in range(plan.size) if number not in chosen]
+        candidates = [number for number in range(plan.points) if number not in chosen]
         if not candidates:
-            return _report(out, rounds, "every run of the plan is done", target_width)
+            return _report(out, rounds, "every point of the plan is done", target_width)
         widths = _widths(plan, table, candidates)
         rounds.append(
             Round(

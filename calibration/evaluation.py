@@ -24,7 +24,7 @@ from ..predictor.folder import PredictorParts
 from ..predictor.sparsity import logit
 from .fit import fitted_parts, noise_floor, r_squared
 from .learning import Lessons, known_statistics, lessons, log_cycles_at_rate, mean_rate_of
-from .observed import Observed, observed_runs
+from .observed import MIN_RUNS, Observed, observed_runs
 from .table import SPLITS
 from .tuning import HeadSettings
 
@@ -42,6 +42,7 @@ BASELINES = {
 """What the figures are held against. Two of them know the spikes that we have to predict."""
 
 _CEILING_DRAWS = 200
+_FEWEST_POINTS = 2
 _END_TO_END = TreeSettings(rounds=400)
 
 _Floats = NDArray[np.float64]
@@ -187,6 +188,10 @@ def evaluated(
     """Fit to some runs and score on the others; see `evaluate`."""
     train = observed.chosen(np.flatnonzero(~held_out))
     test = observed.chosen(np.flatnonzero(held_out))
+    if len(train) < MIN_RUNS or len(np.unique(train.groups)) < _FEWEST_POINTS:
+        rule = f"must leave at least {MIN_RUNS} runs of {_FEWEST_POINTS} points to learn from"
+        got = f"{len(train)} of {len(np.unique(train.groups))}"
+        raise InputError(f"split: {split} {rule}, got {got}")
     known = known_statistics(observed)
     parts, _ = fitted_parts(train, settings, known=known)
     found = answers(parts, train, test)

@@ -395,6 +395,8 @@ class Domain:
     def range_sentence(self, column: int, layer: str, value: float) -> str:
         """Say that a feature is outside; `layer` names the first layer where it is."""
         name = self.feature_names[column]
+        if name == "input.density":
+            return f"dataset: {value:.4g} events per pixel and step {self._spans[column]}"
         if not name.startswith("layer."):
             return f"{name}: {value:.4g} {self._spans[column]}"
         what = name.removeprefix("layer.").replace("_", " ")

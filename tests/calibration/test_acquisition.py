@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from synthetic_runs import synthetic_row, synthetic_train_events
 
 from spikemeter.calibration import acquisition as module
 from spikemeter.calibration.acquisition import acquire, widest
-from spikemeter.calibration.plan import Plan
+from spikemeter.calibration.plan import Plan, Repeats
 from spikemeter.calibration.runs import run_numbers
 from spikemeter.calibration.store import append_rows, read_table, stage_versions
 from spikemeter.calibration.tuning import DEFAULT_SETTINGS
@@ -89,7 +91,14 @@ def test_it_stops_where_intervals_are_narrow_enough(made_up_runs, tmp_path):
 def test_a_plan_can_be_used_up(made_up_runs, tmp_path):
     report = acquire(PLAN, tmp_path, first=40, each_round=15)
     assert [len(numbers) for numbers in made_up_runs] == [40, 15, 5]
-    assert report["stopped"] == "every run of the plan is done"
+    assert report["stopped"] == "every point of the plan is done"
+
+
+def test_repeats_are_no_part_of_the_pool(made_up_runs, tmp_path):
+    plan = PLAN.model_copy(update={"repeats": Repeats(points=30, seeds=(1, 2))})
+    report = acquire(plan, tmp_path, first=20, each_round=30)
+    assert sorted(chain(*made_up_runs)) == list(range(60))
+    assert report["rounds"][0]["left"] == 40
 
 
 def test_the_widest_come_first():

@@ -102,6 +102,13 @@ def test_splits_that_are_not_there_are_refused(predictor, split, sentence):
         evaluate(predictor, split)
 
 
+def test_a_split_must_leave_enough_to_learn_from(table):
+    observed = observed_runs(table)
+    most = observed.groups != observed.groups[0]
+    with pytest.raises(InputError, match=r"must leave at least 8 runs of 2 points .* got 2 of 1"):
+        evaluated(observed, most, "random", settings=SETTINGS)
+
+
 def test_a_split_must_hold_out_some(table):
     empty = observed_runs(table.assign(**{"test.random": False}))
     with pytest.raises(InputError, match="must hold out some of the runs, got 0"):

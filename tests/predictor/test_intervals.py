@@ -315,4 +315,5 @@ def test_an_impossible_domain_is_refused(domain, changes, sentence):
 
 def test_input_that_is_much_denser_is_outside(domain):
     found = excursions(domain, changed(), EVENTS * 4)
-    assert found == ["input.density: 0.3125 is outside the calibrated 0.07812 to 0.07812"]
+    said = "0.3125 events per pixel and step is outside the calibrated 0.07812 to 0.07812"
+    assert found == [f"dataset: {said}"]
