@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ..errors import PredictorError, in_one_line
 from ..files import new_folder, read_plain, write_whole
 from .ensemble import read_ensemble
 from .fitted import Backend, amount_names
 from .intervals import Residuals
+from .strict import Few, Numbers, Shallow, Strict, Wholes, first_problem, parsed, version_problem
 from .structure import Structure, structure_terms
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "read_backend", "write_backend"]
@@ -31,27 +32,24 @@ SCHEMA_VERSION = 1
 
 MANIFEST = "manifest.json"
 _RESIDUAL = "residual.ubj"
-_LARGEST_BYTES = 64 * 2**20
+_MANIFEST_BYTES = 8 * 2**20
+_LARGEST_BYTES = 16 * 2**20
 
 _Knob = Annotated[float, Field(gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _Content(_Strict):
-    structure: dict[str, Any]
-    costs: dict[str, Annotated[float, Field(ge=0)]]
-    knobs: dict[str, _Knob]
-    ranges: dict[str, tuple[float, float]]
-    error: list[float]
-    group: list[int]
+class _Content(Strict):
+    structure: Annotated[dict[str, Any], Few, Shallow]
+    costs: Annotated[dict[str, Annotated[float, Field(ge=0)]], Few]
+    knobs: Annotated[dict[str, _Knob], Few]
+    ranges: Annotated[dict[str, tuple[float, float]], Few]
+    error: Numbers
+    group: Wholes
     residual_sha256: str | None
-    report: dict[str, Any]
+    report: Annotated[dict[str, Any], Few, Shallow]
 
 
-class _Manifest(_Strict):
+class _Manifest(Strict):
     schema_version: int
     spikemeter: str
     sha256: str
@@ -99,6 +97,10 @@ def write_backend(backend: Backend, path: Path) -> None:
     files = {MANIFEST: json.dumps(manifest.model_dump(mode="json"), indent=1).encode()}
     if residual is not None:
         files[_RESIDUAL] = residual
+    for name, most in ((MANIFEST, _MANIFEST_BYTES), (_RESIDUAL, _LARGEST_BYTES)):
+        if len(files.get(name, b"")) > most:
+            rule = f"{name} must have at most {most} bytes, got {len(files[name])}"
+            raise PredictorError(f"cannot write the backend {str(path)!r}: {rule}")
     with new_folder(path, {MANIFEST, _RESIDUAL}, refusal=PredictorError) as folder:
         for name, data in files.items():
             write_whole(folder / name, data)
@@ -127,7 +129,9 @@ def read_backend(path: Path) -> Backend:
     content = _read_manifest(path)
     try:
         return _backend(content, _read_residual(path, content))
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
+    except ValidationError as error:
+        raise _refusal(path, first_problem("structure", error)) from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         if isinstance(error, PredictorError):
             raise
         raise _refusal(path, f"its content does not fit together: {error}") from error
@@ -139,21 +143,18 @@ def _checksum(content: _Content) -> str:
 
 
 def _read_manifest(path: Path) -> _Content:
-    data = read_plain(path / MANIFEST, _LARGEST_BYTES, partial(_refusal, path))
+    data = read_plain(path / MANIFEST, _MANIFEST_BYTES, partial(_refusal, path))
     try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _refusal(path, f"{MANIFEST} is not valid JSON") from error
+        raw = parsed(data, MANIFEST)
+    except ValueError as error:
+        raise _refusal(path, str(error)) from error
     found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != SCHEMA_VERSION:
-        rule = f"its schema version must be {SCHEMA_VERSION}, got {found!r}; fit it again"
-        raise _refusal(path, rule)
+    if problem := version_problem(found, SCHEMA_VERSION):
+        raise _refusal(path, problem)
     try:
-        manifest = _Manifest.model_validate_json(data)
+        manifest = _Manifest.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _refusal(path, f"{MANIFEST}: {where}: {first['msg']}") from error
+        raise _refusal(path, first_problem(MANIFEST, error)) from error
     if _checksum(manifest.content) != manifest.sha256:
         raise _refusal(path, f"{MANIFEST} was changed, its checksum does not fit")
     return manifest.content
@@ -170,6 +171,8 @@ def _read_residual(path: Path, content: _Content) -> bytes | None:
 
 def _backend(content: _Content, residual: bytes | None) -> Backend:
     structure = _STRUCTURE.validate_python(content.structure)
+    if json.loads(json.dumps(asdict(structure))) != content.structure:
+        raise ValueError(f"structure must have the keys {', '.join(asdict(Structure()))} alone")
     named = [structure.cores, structure.width, *(role.knob for role in structure.roles)]
     for setting in named:
         if isinstance(setting, str) and setting not in content.knobs:

@@ -80,3 +80,62 @@ def test_a_residual_model_that_does_not_fit_is_refused(folder, residual, sentenc
         read_backend(folder)
     assert sentence in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def nested(levels):
+    found: dict = {}
+    for _ in range(levels):
+        found = {"in": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"error": ["x"] * 100_000}, "content.error.0: Input should be a valid number"),
+        ({"group": [0.5] * 100_000}, "content.group.0: Input should be a valid integer"),
+        ({"costs": {str(n): 1.0 for n in range(2000)}}, "content.costs: "),
+        ({"knobs": {str(n): 1.0 for n in range(2000)}}, "at most 1000 keys, got 2000"),
+        ({"report": nested(200)}, "nested at most 50 deep"),
+        ({"structure": nested(200)}, "nested at most 50 deep"),
+        ({"structure": {"cores": 4}}, "structure must have the keys cores, width, borders"),
+        ({"structure": {"speed": 4}}, "structure must have the keys cores, width, borders"),
+        ({"structure": {"conv": "fast"}}, "structure: conv: Input should be 'sum'"),
+        ({"structure": {"cores": "x" * 100_000}}, "structure must have the keys"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_a_stranger_sends_is_refused_with_its_first_problem(folder, change, sentence):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["content"].update(change)
+    text = json.dumps(manifest["content"], sort_keys=True)
+    manifest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    said = refusal(folder)
+    assert sentence in said
+    assert len(said) < 700
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"schema_version": 1}'.encode("utf-16"), "manifest.json is not valid JSON"),
+        (b"[" * 100_000, "manifest.json is not valid JSON"),
+        (b'{"schema_version": "' + b"x" * 100_000 + b'"}', "schema version must be 1, got xxxx"),
+        (b'{"schema_version": true}', "schema version must be 1, got True"),
+        (b" " * (8 * 2**20 + 1), "at most 8388608 bytes"),
+    ],
+    ids=["another encoding", "deep", "long", "no number", "large"],
+)
+def test_what_is_no_manifest_is_refused(folder, content, sentence):
+    (folder / MANIFEST).write_bytes(content)
+    said = refusal(folder)
+    assert sentence in said
+    assert len(said) < 700
+
+
+def refusal(folder) -> str:
+    with pytest.raises(PredictorError) as caught:
+        read_backend(folder)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
