@@ -5,7 +5,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/installed
 
-.PHONY: demo test faults bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
+.PHONY: demo test faults fuzz bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
 
 demo: $(READY)  ## run the main job on embedded data
 	$(BIN)/spikemeter demo --out demo-results
@@ -15,6 +15,9 @@ test: $(READY)  ## run all tests
 
 faults: $(READY)  ## kill, fill and damage real campaigns; ARGS="--kills 5", ...
 	$(BIN)/python tests/calibration/faults.py $(ARGS)
+
+fuzz: $(READY)  ## read damaged and hostile predictor folders; ARGS="--cases 20000", "--seed 7", ...
+	PYTHONPATH=tests/support $(BIN)/python tests/support/try_folders.py predictor/default $(ARGS)
 
 bench: $(READY)  ## one of benchmarks/*.py: make bench NAME=timing ARGS="--published"
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/$(NAME).py $(ARGS)

@@ -1,6 +1,6 @@
 """How far rounding a float network moves its latency.
 
-    python benchmarks/quantisation.py [--networks 24] [--out FILE]
+    python benchmarks/quantisation.py [--networks 63] [--out FILE]
 
 Trains snnTorch networks in floating point, as people do before they think of hardware, and imports
 each with `spikemeter.from_module` at several weight widths. The cycles of its float spikes and of
@@ -28,18 +28,27 @@ from torch import nn
 from spikemeter import from_module, predict_latency
 from spikemeter.config import Config, load_config
 from spikemeter.datasets import DataSplits, load_splits
+from spikemeter.predictor.intervals import DEPTHS
 
 ROOT = Path(__file__).resolve().parents[1]
 BITS = (2, 3, 4, 5, 6, 7, 8)
 SAMPLES = 48
-NETWORKS = ("8C3-MP2-10", "8C3-MP2-16C3-MP2-10", "8C3-MP4-32-10", "32-24-10")
+NETWORKS = (
+    "8C3-MP2-10",
+    "8C3-MP2-16C3-MP2-10",
+    "8C3-MP2-16C3-MP2-16C3-10",
+    "32-10",
+    "8C3-MP4-32-10",
+    "6C3-8C3-MP2-8C3-16C3-MP2-32-10",
+    "32-24-10",
+)
 INPUTS = (("digits-saccade", 16), ("digits-saccade", 12), ("nmnist-saccade", 12))
 EPOCHS = 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", type=int, default=24, help="networks to train")
+    parser.add_argument("--networks", type=int, default=63, help="networks to train")
     parser.add_argument("--out", type=Path, default=ROOT / "predictor/quantisation_errors.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -47,6 +56,8 @@ def main() -> None:
     shifts = [shift(number) for number in track(range(given.networks), console=console)]
     report = {
         "networks": [each["about"] for each in shifts],
+        "layers": [each["layers"] for each in shifts],
+        "behind": [each["behind"] for each in shifts],
         "bits": {str(bits): [each["error"][bits] for each in shifts] for bits in BITS},
     }
     given.out.write_text(f"{json.dumps(report, indent=1)}\n")
@@ -75,7 +86,8 @@ def shift(number: int) -> dict[str, Any]:
     module = trained(config, splits)
     sample = torch.tensor(splits.test.frames[:SAMPLES]).float().transpose(0, 1)
     before = from_module(module, sample)
-    cycles = predict_latency(before.config, spikes=before.spikes).cycles
+    estimate = predict_latency(before.config, spikes=before.spikes)
+    cycles = estimate.cycles
     error = {}
     for bits in BITS:
         after = from_module(module, sample, weight_bits=bits, quantised=True)
@@ -84,7 +96,8 @@ def shift(number: int) -> dict[str, Any]:
         )
     about = f"{name} {side}x{side}x{config.input.time_steps} {config.network} beta "
     about += f"{config.neuron.beta:g} threshold {config.neuron.threshold:g}"
-    return {"about": about, "error": error}
+    behind = 1 - estimate.layers[0].cycles / cycles
+    return {"about": about, "layers": len(config.layers), "behind": behind, "error": error}
 
 
 def trained(config: Config, splits: DataSplits) -> nn.Module:
@@ -129,15 +142,21 @@ def build(config: Config) -> nn.Module:
 
 
 def show(console: Console, report: dict[str, Any]) -> None:
-    table = Table("weight bits", "median shift", "90 % of networks within", "largest")
-    for bits, errors in report["bits"].items():
-        sizes = np.abs(errors)
-        table.add_row(
-            bits,
-            f"{np.expm1(np.median(errors)):+.1%}",
-            f"{np.expm1(np.quantile(sizes, 0.9)):.1%}",
-            f"{np.expm1(sizes.max()):.1%}",
-        )
+    table = Table("layers", "weight bits", "median shift", "90 % of networks within", "largest")
+    depths = np.searchsorted(DEPTHS, report["layers"])
+    for depth, name in enumerate((*(f"up to {most}" for most in DEPTHS), "more")):
+        for bits, errors in report["bits"].items():
+            shifts = np.array(errors)[depths == depth]
+            if not len(shifts):
+                continue
+            sizes = np.abs(shifts)
+            table.add_row(
+                name,
+                bits,
+                f"{np.expm1(np.median(shifts)):+.1%}",
+                f"{np.expm1(np.quantile(sizes, 0.9)):.1%}",
+                f"{np.expm1(sizes.max()):.1%}",
+            )
     console.print(table)
 
 

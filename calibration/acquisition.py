@@ -22,7 +22,8 @@ from ..predictor.features import row_from_config
 from .campaign import run_campaign
 from .drive import Progress
 from .fit import fitted_parts
-from .observed import MIN_RUNS, observed_runs
+from .learning import known_statistics, tap_ratios_of
+from .observed import MIN_RUNS, Observed, observed_runs
 from .plan import Plan
 from .runs import run_numbers
 from .store import read_table
@@ -155,27 +156,39 @@ def _widths(plan: Plan, table: Any, candidates: Sequence[int]) -> NDArray[np.flo
     except InputError as error:
         rule = f"at least {MIN_RUNS} of the first runs must be measured to choose others"
         raise InputError(f"acquire: {rule}; {error}") from error
-    parts, _ = fitted_parts(observed, DEFAULT_SETTINGS, known=_statistics(plan))
+    parts, _ = fitted_parts(observed, DEFAULT_SETTINGS, known=_statistics(plan, observed))
     configs = [plan.config(number) for number in candidates]
     return interval_widths(LatencyPredictor(parts=parts), configs)
 
 
-def _statistics(plan: Plan) -> Mapping[str, Sequence[InputStatistics]]:
-    """Mean events of everything that a plan shows to networks, measured; frames are cached."""
+def _statistics(plan: Plan, observed: Observed) -> Mapping[str, Sequence[InputStatistics]]:
+    """Mean events of everything that a plan shows to networks, measured; frames are cached.
+
+    Where events sit in their frames is known of those that runs have seen; of the others, it is
+    taken to be as usual.
+    """
     from ..datasets import input_statistics, load_splits
 
+    seen = {
+        (name, repr(sorted(entry.coding.items())), entry.size): entry.tap_ratio
+        for name, entries in known_statistics(observed).items()
+        for entry in entries
+    }
+    usual = tap_ratios_of(observed).input
     known: dict[str, list[InputStatistics]] = {}
     for number in plan.examples("dataset", "input", "data_root"):
         config = plan.config(number)
-        size = config.input
+        name, size, coding = str(config.dataset), config.input, coding_of(config)
+        shape = (size.height, size.width, size.time_steps)
         entry = InputStatistics(
             height=size.height,
             width=size.width,
             time_steps=size.time_steps,
             events=input_statistics(load_splits(config).train),
-            coding=coding_of(config),
+            coding=coding,
+            tap_ratio=seen.get((name, repr(sorted(coding.items())), shape), usual),
         )
-        known.setdefault(str(config.dataset), []).append(entry)
+        known.setdefault(name, []).append(entry)
     return known
 
 

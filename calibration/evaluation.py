@@ -8,42 +8,67 @@ learned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import Config
 from ..errors import InputError
 from ..predictor import LatencyPredictor
 from ..predictor.ensemble import TreeSettings, fit_head
-from ..predictor.events import InputStatistics
-from ..predictor.features import categories_of, row_from_config
+from ..predictor.features import LAYER_COLUMNS, row_from_config
 from ..predictor.folder import PredictorParts
 from ..predictor.sparsity import logit
 from .fit import fitted_parts, noise_floor, r_squared
-from .learning import Lessons, known_statistics, lessons, log_cycles_at_rate, mean_rate_of
+from .learning import (
+    USUAL_RATES,
+    Lessons,
+    folds,
+    known_statistics,
+    lessons,
+    log_cycles_at_rate,
+    usual_rate,
+)
 from .observed import MIN_RUNS, Observed, observed_runs
 from .table import SPLITS
 from .tuning import HeadSettings
 
-__all__ = ["BASELINES", "Evaluation", "evaluate", "evaluated", "split_of"]
+__all__ = [
+    "BASELINES",
+    "CONFIDENCE",
+    "Evaluation",
+    "FittedAnswers",
+    "answers",
+    "evaluate",
+    "evaluated",
+    "fitted_answers",
+    "scored",
+    "split_of",
+]
 
 CONFIDENCE = 0.9
+"""Of the intervals that are scored."""
 
 BASELINES = {
     "mean": "the mean of all log cycles",
     "total_spikes": "a line through log cycles over the log of the spikes that were measured",
     "synops": "the same over measured synaptic operations",
-    "mean_firing_rate": "the mean rate of all layers, and exact timing",
+    "mean_firing_rate": "one rate for all layers, the best for the training part; exact timing",
     "xgboost": "XGBoost from the configuration to log cycles",
 }
 """What the figures are held against. Two of them know the spikes that we have to predict."""
 
 _CEILING_DRAWS = 200
 _FEWEST_POINTS = 2
-_END_TO_END = TreeSettings(rounds=400)
+_FOLDS = 5
+_END_TO_END = (
+    TreeSettings(rounds=400),
+    TreeSettings(max_depth=4, eta=0.04, rounds=600),
+    TreeSettings(max_depth=4, eta=0.04, rounds=600, colsample_bytree=0.4, subsample=0.6),
+    TreeSettings(max_depth=2, eta=0.1, rounds=600),
+)
 
 _Floats = NDArray[np.float64]
 
@@ -110,8 +135,6 @@ class Answers:
         Of log cycles, at `CONFIDENCE`.
     accuracy, predicted_accuracy, accuracy_low, accuracy_high : ndarray of float
     in_domain : ndarray of bool
-    baselines : dict of str to ndarray of float
-        Log cycles by `BASELINES`.
     """
 
     log_cycles: _Floats
@@ -122,20 +145,10 @@ class Answers:
     accuracy_low: _Floats
     accuracy_high: _Floats
     in_domain: NDArray[np.bool_]
-    baselines: dict[str, _Floats]
 
     def only(self, rows: NDArray[np.bool_]) -> Answers:
         """Give some of the rows."""
-        values = {name: getattr(self, name)[rows] for name in _ARRAYS}
-        return Answers(
-            **values, baselines={name: value[rows] for name, value in self.baselines.items()}
-        )
-
-
-_ARRAYS = (
-    "log_cycles", "predicted", "half_width", "accuracy", "predicted_accuracy", "accuracy_low",
-    "accuracy_high", "in_domain",
-)  # fmt: skip
+        return Answers(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
 
 def evaluate(
@@ -186,33 +199,69 @@ def evaluated(
     settings: HeadSettings | None = None,
 ) -> Evaluation:
     """Fit to some runs and score on the others; see `evaluate`."""
+    return scored(observed, held_out, split, fitted_answers(observed, held_out, split, settings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FittedAnswers:
+    """What a predictor that was fitted to one part of the runs says of the other.
+
+    Attributes
+    ----------
+    parts : PredictorParts
+    answers : Answers
+    baselines : dict of str to ndarray of float
+        Log cycles by `BASELINES`.
+    """
+
+    parts: PredictorParts
+    answers: Answers
+    baselines: dict[str, _Floats]
+
+
+def fitted_answers(
+    observed: Observed,
+    held_out: NDArray[np.bool_],
+    split: str,
+    settings: HeadSettings | None = None,
+) -> FittedAnswers:
+    """Fit a predictor, and the baselines, to some runs and ask about the others."""
     train = observed.chosen(np.flatnonzero(~held_out))
     test = observed.chosen(np.flatnonzero(held_out))
     if len(train) < MIN_RUNS or len(np.unique(train.groups)) < _FEWEST_POINTS:
         rule = f"must leave at least {MIN_RUNS} runs of {_FEWEST_POINTS} points to learn from"
         got = f"{len(train)} of {len(np.unique(train.groups))}"
         raise InputError(f"split: {split} {rule}, got {got}")
-    known = known_statistics(observed)
-    parts, _ = fitted_parts(train, settings, known=known)
-    found = answers(parts, train, test)
+    parts, _ = fitted_parts(train, settings, known=known_statistics(observed))
+    return FittedAnswers(
+        parts=parts, answers=answers(parts, test), baselines=baselines(train, test, parts)
+    )
+
+
+def scored(
+    observed: Observed, held_out: NDArray[np.bool_], split: str, found: FittedAnswers
+) -> Evaluation:
+    """Score what was said of the runs that were held out."""
+    test = observed.chosen(np.flatnonzero(held_out))
     floor = noise_floor(observed)
     datasets = np.array([str(config.dataset) for config in test.configs])
     networks = np.array([config.network for config in test.configs])
+    everything = np.ones(len(test), dtype=bool)
     return {
         "split": split,
-        "rows_learned_from": len(train),
-        **_scores(found, floor),
-        "firing_rate_r2": _firing_rate_r2(parts, test),
+        "rows_learned_from": len(observed) - len(test),
+        **_scores(found, everything, floor),
+        "firing_rate_r2": _firing_rate_r2(found.parts, test),
         "by_dataset": _by(datasets, found, floor),
         "by_network": _by(networks, found, floor),
     }
 
 
-def answers(parts: PredictorParts, train: Observed, test: Observed) -> Answers:
-    """Ask a predictor, and the baselines fitted to the same runs, about others."""
+def answers(parts: PredictorParts, test: Observed) -> Answers:
+    """Ask a predictor about runs."""
     import pandas as pd
 
-    rows = pd.DataFrame([row_from_config(config) for config in test.configs])
+    rows = pd.DataFrame([_question(config) for config in test.configs])
     frame = LatencyPredictor(parts=parts).predict(rows, confidence=CONFIDENCE)
     predicted = np.log(frame["cycles"].to_numpy())
     return Answers(
@@ -224,11 +273,16 @@ def answers(parts: PredictorParts, train: Observed, test: Observed) -> Answers:
         accuracy_low=frame["interval_accuracy.low"].to_numpy(),
         accuracy_high=frame["interval_accuracy.high"].to_numpy(),
         in_domain=frame["in_domain"].to_numpy(dtype=bool),
-        baselines=baselines(train, test, parts.statistics),
     )
 
 
-def _scores(found: Answers, floor: float | None) -> CommonScores:
+def _question(config: Config) -> dict[str, Any]:
+    """Columns that ask about a configuration, its own events among them."""
+    return row_from_config(config) | {"input.events": config.input.statistics}
+
+
+def _scores(fitted: FittedAnswers, rows: NDArray[np.bool_], floor: float | None) -> CommonScores:
+    found = fitted.answers.only(rows)
     measured, errors = found.log_cycles, found.log_cycles - found.predicted
     variance = float(measured.var())
     inside = np.abs(errors) <= found.half_width
@@ -252,13 +306,17 @@ def _scores(found: Answers, floor: float | None) -> CommonScores:
         "accuracy_mae": float(np.abs(found.accuracy - found.predicted_accuracy).mean()),
         "accuracy_r2": r_squared(found.accuracy, found.predicted_accuracy),
         "accuracy_coverage": float(held.mean()),
-        "baselines": {name: _baseline(measured, value) for name, value in found.baselines.items()},
+        "baselines": {
+            name: _baseline(measured, value[rows]) for name, value in fitted.baselines.items()
+        },
     }
 
 
-def _by(labels: NDArray[np.str_], found: Answers, floor: float | None) -> dict[str, CommonScores]:
+def _by(
+    labels: NDArray[np.str_], found: FittedAnswers, floor: float | None
+) -> dict[str, CommonScores]:
     """Scores of the rows of each label."""
-    return {str(label): _scores(found.only(labels == label), floor) for label in np.unique(labels)}
+    return {str(label): _scores(found, labels == label, floor) for label in np.unique(labels)}
 
 
 def _baseline(measured: _Floats, predicted: _Floats) -> BaselineScores:
@@ -289,22 +347,25 @@ def _spearman_ceiling(measured: _Floats, floor: float) -> float:
 
 
 def _firing_rate_r2(parts: PredictorParts, test: Observed) -> float:
-    given = lessons(test, parts.statistics, parts.domain.categories)
+    given = lessons(test, parts.statistics, parts.domain.categories, parts.tap_ratios.input)
     rates = parts.model.predict(given.features).firing_rate
     return r_squared(logit(np.concatenate(test.firing_rates)), logit(rates))
 
 
-def baselines(
-    train: Observed, test: Observed, statistics: Mapping[str, Sequence[InputStatistics]]
-) -> dict[str, _Floats]:
+def baselines(train: Observed, test: Observed, parts: PredictorParts) -> dict[str, _Floats]:
     """Log cycles of some runs by each of `BASELINES`, fitted to others."""
-    categories = categories_of(train.configs)
-    learned, asked = (lessons(runs, statistics, categories) for runs in (train, test))
+    learned, asked = (
+        lessons(runs, parts.statistics, parts.domain.categories, parts.tap_ratios.input)
+        for runs in (train, test)
+    )
     spikes, operations = (
         [np.log(measure(runs)) for runs in (train, test)] for measure in (_spikes, _operations)
     )
-    rate = mean_rate_of(train, np.arange(len(train)))
-    whole = fit_head(_whole(train, learned), train.log_cycles, _END_TO_END)
+    everything = np.arange(len(train))
+    at_rates = np.stack([log_cycles_at_rate(learned, everything, rate) for rate in USUAL_RATES])
+    rate = usual_rate(train.log_cycles, at_rates)
+    rows = _whole(train, learned)
+    whole = fit_head(rows, train.log_cycles, _tuned_alone(rows, train))
     return {
         "mean": np.full(len(test), train.log_cycles.mean()),
         "total_spikes": _line(spikes[0], train.log_cycles, spikes[1]),
@@ -315,6 +376,8 @@ def baselines(
 
 
 def _line(at: _Floats, values: _Floats, wanted: _Floats) -> _Floats:
+    if np.ptp(at) == 0:
+        return np.full(len(wanted), values.mean())
     slope, height = np.polyfit(at, values, 1)
     line: _Floats = slope * wanted + height
     return line
@@ -340,8 +403,21 @@ def _operations(runs: Observed) -> _Floats:
     )  # fmt: skip
 
 
+def _tuned_alone(rows: NDArray[np.float32], train: Observed) -> TreeSettings:
+    """Choose how the end-to-end trees are grown as our own are: by folds of whole points."""
+    errors = np.zeros(len(_END_TO_END))
+    for held_out in folds(train.groups, _FOLDS, seed=1):
+        seen = np.setdiff1d(np.arange(len(train)), held_out)
+        for number, settings in enumerate(_END_TO_END):
+            trees = fit_head(rows[seen], train.log_cycles[seen], settings)
+            errors[number] += np.sum(
+                (train.log_cycles[held_out] - trees.values(rows[held_out])) ** 2
+            )
+    return _END_TO_END[int(errors.argmin())]
+
+
 def _whole(runs: Observed, given: Lessons) -> NDArray[np.float32]:
-    """One row per run: its last layer's features, and sums over its layers and its hardware."""
+    """One row per run: features of its last and its first layer, sums over layers and hardware."""
     rows = []
     for config, end in zip(runs.configs, given.ends, strict=True):
         work = [
@@ -361,5 +437,5 @@ def _whole(runs: Observed, given: Lessons) -> NDArray[np.float32]:
             config.hardware.encoder_width,
             config.hardware.schedule == "step_pipelined",
         )
-        rows.append([*given.features[end - 1], *first[:3], *sizes])
+        rows.append([*given.features[end - 1], *first[LAYER_COLUMNS], *sizes])
     return np.array(rows, dtype=np.float32)

@@ -12,23 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..predictor.ensemble import Ensemble, TreeSettings, fit_head
-from ..predictor.events import InputStatistics, TapRatios
+from ..predictor.events import InputStatistics
 from ..predictor.features import categories_of, feature_names
 from ..predictor.folder import PredictorParts, write_folder
 from ..predictor.intervals import Residuals, fit_domain
 from ..predictor.sparsity import Predicted, SparsityModel, logit
-from ..predictor.timing import even_taps
 from .forecasting import fit_forecaster
 from .learning import (
+    USUAL_RATES,
     Lessons,
+    estimated_inputs,
     folds,
+    frames_of,
     known_statistics,
     lessons,
     log_cycles_at_rate,
-    mean_rate_of,
     measured_log_cycles,
     predicted_log_cycles,
+    tap_ratios_of,
     teach,
+    usual_rate,
+    with_inputs,
 )
 from .observed import KEPT, Observed, observed_runs
 from .table import SPLITS
@@ -42,6 +46,7 @@ __all__ = ["FitReport", "Scores", "fit_predictor", "fitted_parts", "noise_floor"
 _FOLDS = 10
 _LEAVE_ONE_OUT_UP_TO = 20
 _SMALLEST_ERROR = 0.01
+_FEWEST_FOR_SPREAD = 40
 _SPREAD = TreeSettings(rounds=80, max_depth=2, min_child_weight=10)
 
 _Floats = NDArray[np.float64]
@@ -61,7 +66,7 @@ class FitReport(TypedDict):
     ``runs`` were used, in ``points`` that differ in more than their seed or hardware; ``left_out``
     were not usable. ``noise_floor_log`` is the pooled standard deviation of log cycles over seeds
     of one point, None without repetitions. ``scores`` are by predictor: ``hyperparameters``
-    (the one fitted), ``statistics`` (measured rates and taps of every layer), and the baselines
+    (the one fitted), ``statistics`` (measured rates of every layer, mean taps), and the baselines
     ``mean`` and ``mean_firing_rate``; see `spikemeter.calibration.evaluation` for more.
     ``firing_rate_r2`` is of the logit of the rate of every layer, ``accuracy_mae`` of the test
     accuracy. ``settings`` are how the trees of each head were grown.
@@ -117,8 +122,8 @@ class Unseen:
 
     Attributes
     ----------
-    log_cycles, mean_rate_log_cycles, mean_log_cycles : ndarray of float, shape (runs,)
-        By the model, by the mean rate of all layers with exact timing, and the mean.
+    log_cycles, guessed_log_cycles : ndarray of float, shape (runs,)
+        By the model, and by the model if what enters had to be estimated.
     firing : ndarray of float, shape (rows,)
         Firing rate of every layer.
     accuracy : ndarray of float, shape (runs,)
@@ -130,8 +135,7 @@ class Unseen:
     """
 
     log_cycles: _Floats
-    mean_rate_log_cycles: _Floats
-    mean_log_cycles: _Floats
+    guessed_log_cycles: _Floats
     firing: _Floats
     accuracy: _Floats
     spread: _Floats
@@ -165,21 +169,27 @@ def fitted_parts(
     """
     statistics = known_statistics(observed) if known is None else _frozen(known)
     categories = categories_of(observed.configs)
-    given = lessons(observed, statistics, categories)
+    ratios = tap_ratios_of(observed)
+    given = lessons(observed, statistics, categories, ratios.input)
     groups = observed.groups
     settings = tuned(given, observed) if settings is None else settings
-    unseen = _unseen(given, observed, settings)
+    inputs = estimated_inputs(observed, statistics)
+    unseen = _unseen(given, observed, settings, with_inputs(given, inputs, categories))
     model = teach(given, range(len(observed)), settings)
     ensembles = dict(model.ensembles)
     errors = observed.log_cycles - unseen.log_cycles
-    ensembles["spread"] = _spread_head(given, np.abs(errors), np.arange(len(observed)))
-    ratios = _tap_ratios(observed)
+    if _has_spread(groups):
+        ensembles["spread"] = _spread_head(given, np.abs(errors), np.arange(len(observed)))
+    estimated = np.array(sorted(inputs), dtype=np.int64)
+    shifts = unseen.guessed_log_cycles - unseen.log_cycles
     statistics_errors = observed.log_cycles - measured_log_cycles(observed, tap_ratios=ratios)
     features = np.split(given.features, given.ends[:-1])
     parts = PredictorParts(
         model=SparsityModel(ensembles=ensembles),
         profile=given.profile,
-        forecaster=fit_forecaster(given, observed, unseen.predicted, folds_of(groups)),
+        forecaster=fit_forecaster(
+            given, observed, unseen.predicted, unseen.spread, folds_of(groups)
+        ),
         domain=fit_domain(observed.configs, features, feature_names(categories), categories),
         residuals={
             "hyperparameters": Residuals(error=errors / unseen.spread, group=groups),
@@ -188,6 +198,13 @@ def fitted_parts(
             ),
             "statistics": Residuals(error=statistics_errors, group=groups),
         },
+        estimated=(
+            Residuals(
+                error=shifts[estimated], group=frames_of(observed)[estimated], of="measured frames"
+            )
+            if inputs
+            else None
+        ),
         tap_ratios=ratios,
         statistics=statistics,
         table=_slim(observed.table),
@@ -196,32 +213,32 @@ def fitted_parts(
     return parts, unseen
 
 
-def _unseen(given: Lessons, observed: Observed, settings: HeadSettings) -> Unseen:
+def _unseen(given: Lessons, observed: Observed, settings: HeadSettings, guessed: Lessons) -> Unseen:
+    """Ask about every run a model that has not seen its group, also by guessed inputs."""
     count = len(observed)
-    log_cycles, mean, accuracy = np.empty(count), np.empty(count), np.empty(count)
-    mean_rate, firing = np.empty(count), np.empty(len(given.features))
+    log_cycles, guessed_log_cycles, accuracy = np.empty(count), np.empty(count), np.empty(count)
+    firing = np.empty(len(given.features))
     expected: dict[int, Predicted] = {}
     parts = folds_of(observed.groups)
     for held_out in parts:
         seen = np.setdiff1d(np.arange(count), held_out)
         model = teach(given, seen, settings)
         log_cycles[held_out], predicted = predicted_log_cycles(given, held_out, model)
-        mean_rate[held_out] = log_cycles_at_rate(given, held_out, mean_rate_of(observed, seen))
-        mean[held_out] = observed.log_cycles[seen].mean()
+        guessed_log_cycles[held_out], _ = predicted_log_cycles(guessed, held_out, model)
         accuracy[held_out] = [float(each.accuracy[-1]) for each in predicted]
         for run, each in zip(held_out, predicted, strict=True):
             firing[given.rows_of([run])] = each.firing_rate
             expected[int(run)] = each
     sizes = np.abs(observed.log_cycles - log_cycles)
-    spread = np.empty(count)
-    for held_out in parts:  # of the errors, too, only those of other runs are known
+    spread = np.ones(count)
+    # Of the errors, too, only those of other runs are known
+    for held_out in parts if _has_spread(observed.groups) else ():
         seen = np.setdiff1d(np.arange(count), held_out)
         head = _spread_head(given, sizes, seen)
         spread[held_out] = np.exp(head.values(given.features[given.ends[held_out] - 1]))
     return Unseen(
         log_cycles=log_cycles,
-        mean_rate_log_cycles=mean_rate,
-        mean_log_cycles=mean,
+        guessed_log_cycles=guessed_log_cycles,
         firing=firing,
         accuracy=accuracy,
         spread=spread,
@@ -234,6 +251,11 @@ def _frozen(
     known: Mapping[str, Sequence[InputStatistics]],
 ) -> dict[str, tuple[InputStatistics, ...]]:
     return {name: tuple(entries) for name, entries in known.items()}
+
+
+def _has_spread(groups: NDArray[np.int64]) -> bool:
+    """Tell whether there are points enough to learn where errors are large."""
+    return len(np.unique(groups)) >= _FEWEST_FOR_SPREAD
 
 
 def _spread_head(given: Lessons, sizes: _Floats, runs: NDArray[np.int64]) -> Ensemble:
@@ -249,22 +271,12 @@ def folds_of(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return folds(groups, points if points <= _LEAVE_ONE_OUT_UP_TO else _FOLDS)
 
 
-def _tap_ratios(observed: Observed) -> TapRatios:
-    """Mean over the convolutions whose spikes have a choice of taps; 1 if there are none."""
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for config, taps in zip(observed.configs, observed.taps, strict=True):
-        for index, (layer, per_spike) in enumerate(zip(config.layers, taps, strict=True)):
-            if layer.kernel > 1 and per_spike > 0:
-                found[index == 0].append(float(per_spike) / even_taps(layer))
-    entering, between = (float(np.mean(found[key])) if found[key] else 1.0 for key in (True, False))
-    return TapRatios(input=entering, hidden=between)
-
-
 def _report(
     observed: Observed, parts: PredictorParts, unseen: Unseen, rows: int, out: str
 ) -> FitReport:
     measured = observed.log_cycles
     statistics = parts.residuals["statistics"].error
+    mean, at_rate = _baselines(observed, parts)
     return FitReport(
         runs=len(observed),
         points=len(np.unique(observed.groups)),
@@ -273,8 +285,8 @@ def _report(
         scores={
             "hyperparameters": scores_of(measured - unseen.log_cycles, measured),
             "statistics": scores_of(statistics, measured),
-            "mean": scores_of(measured - unseen.mean_log_cycles, measured),
-            "mean_firing_rate": scores_of(measured - unseen.mean_rate_log_cycles, measured),
+            "mean": scores_of(measured - mean, measured),
+            "mean_firing_rate": scores_of(measured - at_rate, measured),
         },
         firing_rate_r2=r_squared(
             logit(np.concatenate(observed.firing_rates)), logit(unseen.firing)
@@ -283,6 +295,20 @@ def _report(
         settings={name: asdict(each) for name, each in unseen.settings.items()},
         predictor=out,
     )
+
+
+def _baselines(observed: Observed, parts: PredictorParts) -> tuple[_Floats, _Floats]:
+    """Log cycles of every run by the mean of others, and by their usual rate with exact timing."""
+    given = lessons(observed, parts.statistics, parts.domain.categories, parts.tap_ratios.input)
+    everything = np.arange(len(observed))
+    at_rates = np.stack([log_cycles_at_rate(given, everything, rate) for rate in USUAL_RATES])
+    mean, at_rate = np.empty(len(observed)), np.empty(len(observed))
+    for held_out in folds_of(observed.groups):
+        seen = np.setdiff1d(everything, held_out)
+        mean[held_out] = observed.log_cycles[seen].mean()
+        rate = usual_rate(observed.log_cycles[seen], at_rates[:, seen])
+        at_rate[held_out] = at_rates[USUAL_RATES.index(rate), held_out]
+    return mean, at_rate
 
 
 def noise_floor(observed: Observed) -> float | None:

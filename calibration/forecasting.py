@@ -26,6 +26,7 @@ def fit_forecaster(
     given: Lessons,
     observed: Observed,
     expected: Sequence[Predicted],
+    spread: _Floats,
     parts: Sequence[NDArray[np.int64]],
 ) -> Forecaster:
     """Learn how rates go on, and how far forecasts are off on unseen runs.
@@ -37,6 +38,8 @@ def fit_forecaster(
         The same runs.
     expected : sequence of Predicted
         Of each run, by a model that had not seen it.
+    spread : ndarray of float, shape (runs,)
+        Likewise, of the errors of log cycles.
     parts : sequence of ndarray of int
         Runs of each fold.
 
@@ -61,7 +64,10 @@ def fit_forecaster(
                                       forecaster)  # fmt: skip
     return Forecaster(
         ensemble=_fit(features, targets, everything),
-        residuals=tuple(Residuals(error=error, group=observed.groups) for error in errors.values()),
+        residuals=tuple(
+            Residuals(error=error / np.sqrt(spread), group=observed.groups)
+            for error in errors.values()
+        ),
     )
 
 

@@ -7,12 +7,13 @@ point on one side of every split.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config
+from ..errors import PredictorError
 from ..predictor.ensemble import Ensemble, TreeSettings, fit_head
 from ..predictor.events import (
     InputStatistics,
@@ -31,16 +32,21 @@ from ..predictor.timing import even_taps
 from .observed import Observed
 
 __all__ = [
+    "USUAL_RATES",
     "Lessons",
+    "estimated_inputs",
     "folds",
+    "frames_of",
     "grow_head",
     "known_statistics",
     "lessons",
     "log_cycles_at_rate",
-    "mean_rate_of",
     "measured_log_cycles",
     "predicted_log_cycles",
+    "tap_ratios_of",
     "teach",
+    "usual_rate",
+    "with_inputs",
 ]
 
 _LEARNED = ("firing", "output", "taps", "early", "late", "accuracy")
@@ -48,6 +54,8 @@ _STEP = 0.25
 """Change of log odds by which the weight of a layer is found."""
 
 _LEAST_WEIGHT = 0.02
+USUAL_RATES = (0.02, 0.04, 0.07, 0.1, 0.13, 0.17, 0.22, 0.28, 0.35)
+"""Rates of all layers between the first and the last, from which a baseline takes the best."""
 
 _Floats = NDArray[np.float64]
 
@@ -125,6 +133,7 @@ def lessons(
     observed: Observed,
     known: Mapping[str, Sequence[InputStatistics]],
     categories: Mapping[str, tuple[str, ...]],
+    usual_tap_ratio: float = 1.0,
 ) -> Lessons:
     """Turn observed runs into rows to learn from.
 
@@ -135,17 +144,15 @@ def lessons(
         Statistics of data sets, as a predictor keeps them.
     categories : mapping
         Names of every categorical key that get a feature.
+    usual_tap_ratio : float, optional
+        As for `input_events`.
 
     Returns
     -------
     Lessons
     """
-    entering = [input_events(config, known) for config in observed.configs]
-    features = [
-        layer_features(config, given.events, categories)
-        for config, given in zip(observed.configs, entering, strict=True)
-    ]
-    ends = np.cumsum([len(rows) for rows in features])
+    entering = [input_events(config, known, usual_tap_ratio) for config in observed.configs]
+    ends = np.cumsum([len(config.layers) for config in observed.configs])
     courses = [
         course
         for steps in observed.step_counts
@@ -160,7 +167,7 @@ def lessons(
     return Lessons(
         configs=observed.configs,
         entering=entering,
-        features=np.concatenate(features),
+        features=_features(observed.configs, entering, categories),
         ends=ends,
         targets={
             "firing": logit(np.concatenate(observed.firing_rates)),
@@ -178,6 +185,70 @@ def lessons(
         weights={"output": _weights(observed)},
         profile=profile,
     )
+
+
+def _features(
+    configs: Sequence[Config],
+    entering: Sequence[KnownInput],
+    categories: Mapping[str, tuple[str, ...]],
+) -> NDArray[np.float32]:
+    return np.concatenate(
+        [
+            layer_features(config, given.events, categories)
+            for config, given in zip(configs, entering, strict=True)
+        ]
+    )
+
+
+def with_inputs(
+    given: Lessons, entering: Mapping[int, KnownInput], categories: Mapping[str, tuple[str, ...]]
+) -> Lessons:
+    """Give the same runs as they look if something else is known of what enters some of them."""
+    changed = [entering.get(run, known) for run, known in enumerate(given.entering)]
+    features = _features(given.configs, changed, categories)
+    return replace(given, entering=changed, features=features)
+
+
+def estimated_inputs(
+    observed: Observed, known: Mapping[str, Sequence[InputStatistics]]
+) -> dict[int, KnownInput]:
+    """Say what would be taken to enter each run if none of its frames had been measured.
+
+    Frames are those of one height and width, at any number of steps: from other steps alone events
+    are easy to estimate. Runs whose events no other frames allow to estimate are left out.
+    """
+    found = {}
+    for run, config in enumerate(observed.configs):
+        if config.dataset is None or config.input.statistics is not None:
+            continue
+        frame = (config.input.height, config.input.width)
+        entries = known.get(config.dataset, ())
+        others = [entry for entry in entries if (entry.height, entry.width) != frame]
+        try:
+            found[run] = input_events(config, {config.dataset: others})
+        except PredictorError:  # no other size with this camera and coding
+            continue
+    return found
+
+
+def frames_of(observed: Observed) -> NDArray[np.int64]:
+    """Give runs with the same data set, camera, coding, height and width the same number."""
+    frames = [
+        (config.dataset, sorted(coding_of(config).items()), config.input.height, config.input.width)
+        for config in observed.configs
+    ]
+    return np.unique([repr(frame) for frame in frames], return_inverse=True)[1].astype(np.int64)
+
+
+def tap_ratios_of(observed: Observed) -> TapRatios:
+    """Mean over the convolutions whose spikes have a choice of taps; 1 if there are none."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for config, taps in zip(observed.configs, observed.taps, strict=True):
+        for index, (layer, per_spike) in enumerate(zip(config.layers, taps, strict=True)):
+            if layer.kernel > 1 and per_spike > 0:
+                found[index == 0].append(float(per_spike) / even_taps(layer))
+    entering, between = (float(np.mean(found[key])) if found[key] else 1.0 for key in (True, False))
+    return TapRatios(input=entering, hidden=between)
 
 
 def _tap_targets(config: Config, taps: _Floats) -> _Floats:
@@ -245,10 +316,18 @@ def measured_log_cycles(
     return np.log(mean_cycles(observed.configs, spikes)[0])
 
 
-def mean_rate_of(observed: Observed, runs: NDArray[np.int64]) -> float:
-    """Average what leaves the layers that feed another; 0 if there are none."""
-    hidden = np.concatenate([observed.output_rates[run][:-1] for run in runs])
-    return float(hidden.mean()) if hidden.size else 0.0
+def usual_rate(log_cycles: _Floats, at_rates: _Floats) -> float:
+    """Choose the one of `USUAL_RATES` with which exact timing comes closest.
+
+    Parameters
+    ----------
+    log_cycles : ndarray of float, shape (runs,)
+        Measured.
+    at_rates : ndarray of float, shape (rates, runs)
+        As `log_cycles_at_rate` gives them.
+    """
+    errors = np.mean((log_cycles - at_rates) ** 2, axis=1)
+    return USUAL_RATES[int(errors.argmin())]
 
 
 def log_cycles_at_rate(given: Lessons, runs: NDArray[np.int64], rate: float) -> _Floats:

@@ -66,11 +66,12 @@ def tuned(given: Lessons, observed: Observed) -> HeadSettings:
         model = teach(given, seen, DEFAULT_SETTINGS)
         ends = given.ends[held_out] - 1
         for number, candidate in enumerate(_CANDIDATES):
-            output = grow_head(given, seen, "output", candidate)
-            changed = SparsityModel(ensembles={**model.ensembles, "output": output})
+            # What leaves a layer is the one head or the other: pooled, or not
+            rates = {name: grow_head(given, seen, name, candidate) for name in ("firing", "output")}
+            changed = SparsityModel(ensembles={**model.ensembles, **rates})
             log_cycles, _ = predicted_log_cycles(given, held_out, changed)
             errors[0, number] += np.sum((observed.log_cycles[held_out] - log_cycles) ** 2)
             accuracy = grow_head(given, seen, "accuracy", candidate).values(given.features[ends])
             errors[1, number] += np.sum((given.targets["accuracy"][ends] - accuracy) ** 2)
-    rates, whole = (_CANDIDATES[int(each.argmin())] for each in errors)
-    return {**DEFAULT_SETTINGS, "firing": rates, "output": rates, "accuracy": whole}
+    cycles, whole = (_CANDIDATES[int(each.argmin())] for each in errors)
+    return {**DEFAULT_SETTINGS, "firing": cycles, "output": cycles, "accuracy": whole}

@@ -80,7 +80,8 @@ class LatencyEstimate:
         known to be those of a network in floating point; then the interval includes how far
         rounding was found to move a latency.
     accuracy : float or None
-        Test accuracy that the quantised network is expected to reach; from hyperparameters alone.
+        Test accuracy that the quantised network is expected to reach, by its hyperparameters; None
+        where its spikes are known.
     interval_accuracy : (float, float) or None
         Low and high; holds that accuracy with `confidence`.
     """

@@ -137,11 +137,18 @@ class KnownInput:
     tap_ratio: float = 1.0
     warning: str | None = None
 
+    @property
+    def estimated(self) -> bool:
+        """Whether nobody has measured these events."""
+        return self.warning is not None
+
 
 _REMEDY = "give input.statistics, which 'spikemeter datasets measure CONFIG' prints"
 
 
-def input_events(config: Config, known: Mapping[str, Sequence[InputStatistics]]) -> KnownInput:
+def input_events(
+    config: Config, known: Mapping[str, Sequence[InputStatistics]], usual_tap_ratio: float = 1.0
+) -> KnownInput:
     """Mean events per step and channel that enter the network of a configuration.
 
     Parameters
@@ -150,6 +157,8 @@ def input_events(config: Config, known: Mapping[str, Sequence[InputStatistics]])
         Its ``input.statistics`` come first, then what is known of its data set.
     known : mapping
         Statistics of data sets by name.
+    usual_tap_ratio : float, optional
+        `TapRatios.input`, for ``input.statistics``, which say nothing of places.
 
     Returns
     -------
@@ -167,7 +176,8 @@ def input_events(config: Config, known: Mapping[str, Sequence[InputStatistics]])
     and of the steps, which are fitted to all known sizes as far as those vary.
     """
     if config.input.statistics is not None:
-        return KnownInput(events=np.array(config.input.statistics, dtype=np.float64))
+        events = np.array(config.input.statistics, dtype=np.float64)
+        return KnownInput(events=events, tap_ratio=usual_tap_ratio)
     if config.dataset is None:
         raise PredictorError(
             "dataset: required before training unless input.statistics is given; spikes are of no "

@@ -174,7 +174,7 @@ def _shap_values(
     features = []
     for row in frame.to_dict("records"):
         config = config_from_row(row)
-        entering = input_events(config, parts.statistics)
+        entering = input_events(config, parts.statistics, parts.tap_ratios.input)
         layers = layer_features(config, entering.events, parts.domain.categories)
         features.append(layers[:-1] if len(layers) > 1 else layers)
     stacked = np.concatenate(features)

@@ -24,6 +24,7 @@ __all__ = [
     "CATEGORICAL_KEYS",
     "FLAT_KEYS",
     "KNOB_PREFIX",
+    "LAYER_COLUMNS",
     "POOL_COLUMN",
     "categories_of",
     "category",
@@ -95,6 +96,9 @@ _KNOB_OF = {
 
 _INPUT_FEATURES = 3
 """Columns of `_LAYER_FEATURES` that tell of the input; the others are sizes of the layer."""
+
+LAYER_COLUMNS = slice(_INPUT_FEATURES, len(_LAYER_FEATURES))
+"""Columns of a feature row that are sizes of the layer."""
 
 POOL_COLUMN = _LAYER_FEATURES.index("layer.pool")
 """Column of a feature row that holds the side of the max pooling behind the layer."""

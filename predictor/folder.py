@@ -19,31 +19,41 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import FailFast, Field, TypeAdapter, ValidationError
 
 from ..errors import PredictorError, in_one_line
 from ..files import new_folder, read_plain, write_whole
 from .ensemble import Ensemble, read_ensemble
-from .events import InputStatistics, TapRatios
+from .events import InputStatistics, KnownInput, TapRatios
 from .features import CATEGORICAL_KEYS, feature_names
 from .forecast import FEATURES as FORECAST_FEATURES
 from .forecast import PROGRESS, Forecaster
-from .intervals import Domain, Residuals
+from .intervals import OF_NAME, Domain, Residuals
 from .profile import Profile
 from .sparsity import HEADS, SparsityModel
+from .strict import (
+    MOST_NAMES,
+    Few,
+    Names,
+    Numbers,
+    Shallow,
+    Strict,
+    Wholes,
+    first_problem,
+    parsed,
+    version_problem,
+)
 
-__all__ = ["RESIDUALS", "SCHEMA_VERSION", "PredictorParts", "read_folder", "write_folder"]
+__all__ = [
+    "RESIDUALS",
+    "SCHEMA_VERSION",
+    "PredictorParts",
+    "estimation_doubt",
+    "read_folder",
+    "write_folder",
+]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when the files or the features change so that older folders cannot be read."""
 
 _MANIFEST = "manifest.json"
@@ -53,13 +63,16 @@ _LARGEST_BYTES = {
     **{f"{head}.ubj": 16 * 2**20 for head in (*HEADS, "forecast")},
     "table.parquet": 64 * 2**20,
 }
-_MOST_NAMES = 1000
 _LONGEST_NAME = 1000
-_MOST_NESTED = 50
 
 RESIDUALS = ("hyperparameters", "accuracy", "statistics")
 """What errors on unseen runs are of: log cycles, log odds of accuracy, log cycles from rates."""
 
+_UNTRIED = (
+    "input: on this predictor's runs nobody could try what estimating costs, so the interval is "
+    "wider"
+)
+_ESTIMATED = "estimated inputs"
 _FORECASTS = tuple(f"forecast after {progress:g}" for progress in PROGRESS)
 
 
@@ -79,6 +92,9 @@ class PredictorParts:
         What it was calibrated on.
     residuals : mapping
         Errors on unseen runs, by `RESIDUALS`; the first are divided by the predicted spread.
+    estimated : Residuals or None
+        How far log cycles moved where the events that enter were estimated from other frames; a
+        group is a frame. None if no run allowed it.
     tap_ratios : TapRatios
         Where spikes sit in their frames, measured.
     statistics : mapping
@@ -94,6 +110,7 @@ class PredictorParts:
     forecaster: Forecaster
     domain: Domain
     residuals: Mapping[str, Residuals]
+    estimated: Residuals | None
     tap_ratios: TapRatios
     statistics: Mapping[str, tuple[InputStatistics, ...]]
     table: bytes
@@ -104,86 +121,71 @@ class PredictorParts:
         return replace(self, scores=scores)
 
 
-def _few(content: Any) -> Any:
-    if isinstance(content, dict) and len(content) > _MOST_NAMES:
-        raise ValueError(f"must have at most {_MOST_NAMES} keys, got {len(content)}")
-    return content
-
-
-def _shallow(content: Any) -> Any:
-    level = [content]
-    for _ in range(_MOST_NESTED):
-        level = [
-            inner for each in level if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]  # fmt: skip
-    if level:
-        raise ValueError(f"must be nested at most {_MOST_NESTED} deep")
-    return content
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_keys(cls, content: Any) -> Any:
-        return _few(content)
-
-
-# Where a stranger may send a million of something, the first that is wrong is enough to say.
-_Few = BeforeValidator(_few)
-_Names = Annotated[tuple[str, ...], FailFast(), Field(max_length=_MOST_NAMES)]
-_Numbers = Annotated[list[float], FailFast()]
-
-
-class _File(_Strict):
+class _File(Strict):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
 
 
-class _Errors(_Strict):
-    error: _Numbers
-    group: Annotated[list[int], FailFast()]
+class _Errors(Strict):
+    error: Numbers
+    group: Wholes
 
 
-class _TapRatios(_Strict):
+class _TapRatios(Strict):
     input: Annotated[float, Field(gt=0, lt=100)]
     hidden: Annotated[float, Field(gt=0, lt=100)]
 
 
-class _Profile(_Strict):
-    mean: _Numbers
-    components: Annotated[list[_Numbers], FailFast()]
+class _Profile(Strict):
+    mean: Numbers
+    components: Annotated[list[Numbers], FailFast()]
 
 
-class _Manifest(_Strict):
+class _Manifest(Strict):
     schema_version: int
     spikemeter: str
-    feature_names: _Names
-    low: _Numbers
-    high: _Numbers
-    categories: Annotated[dict[str, _Names], _Few]
-    datasets: _Names
-    slopes: Annotated[dict[str, tuple[float, float]], _Few]
+    feature_names: Names
+    low: Numbers
+    high: Numbers
+    categories: Annotated[dict[str, Names], Few]
+    datasets: Names
+    of_name: Annotated[dict[str, Annotated[dict[str, tuple[float, float]], Few]], Few]
     profile: _Profile
     tap_ratios: _TapRatios
-    residuals: Annotated[dict[str, _Errors], _Few]
-    scores: Annotated[dict[str, Any], _Few, BeforeValidator(_shallow)]
-    files: Annotated[dict[str, _File], _Few]
+    residuals: Annotated[dict[str, _Errors], Few]
+    scores: Annotated[dict[str, Any], Few, Shallow]
+    files: Annotated[dict[str, _File], Few]
 
 
-class _Statistics(_Strict):
+class _Statistics(Strict):
     height: int
     width: int
     time_steps: int
-    events: Annotated[list[_Numbers], FailFast()]
-    coding: Annotated[dict[str, str | float], _Few]
+    events: Annotated[list[Numbers], FailFast()]
+    coding: Annotated[dict[str, str | float], Few]
     tap_ratio: Annotated[float, Field(gt=0, lt=100)]
 
 
-_Entries = Annotated[list[_Statistics], FailFast(), Field(max_length=_MOST_NAMES)]
-_DATASETS = TypeAdapter(Annotated[dict[str, _Entries], _Few])
+_Entries = Annotated[list[_Statistics], FailFast(), Field(max_length=MOST_NAMES)]
+_DATASETS = TypeAdapter(Annotated[dict[str, _Entries], Few])
+
+
+def estimation_doubt(
+    entering: KnownInput, parts: PredictorParts, confidence: float
+) -> tuple[float | None, str | None]:
+    """How far log cycles may move because what enters was estimated.
+
+    Returns
+    -------
+    half_width : float or None
+        0 where it was measured; None where it is estimated and nobody has tried what that costs.
+    warning : str or None
+    """
+    if not entering.estimated:
+        return 0.0, None
+    if parts.estimated is None:
+        return None, _UNTRIED
+    return parts.estimated.half_width(confidence)
 
 
 def write_folder(parts: PredictorParts, path: Path) -> None:
@@ -242,7 +244,7 @@ def read_folder(path: Path) -> PredictorParts:
     try:
         return _parts(manifest, files)
     except ValidationError as error:
-        raise _refusal(path, _sentence("datasets.json", error)) from error
+        raise _refusal(path, first_problem("datasets.json", error)) from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise _refusal(path, f"its content does not fit together: {error}") from error
 
@@ -287,7 +289,7 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
         high=domain.high.tolist(),
         categories=dict(domain.categories),
         datasets=domain.datasets,
-        slopes=dict(domain.slopes),
+        of_name={feature: dict(ranges) for feature, ranges in domain.of_name.items()},
         profile=_Profile(
             mean=parts.profile.mean.tolist(), components=parts.profile.components.tolist()
         ),
@@ -296,6 +298,7 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
             name: _Errors(error=entry.error.tolist(), group=entry.group.tolist())
             for name, entry in (
                 *parts.residuals.items(),
+                *([(_ESTIMATED, parts.estimated)] if parts.estimated else []),
                 *zip(_FORECASTS, parts.forecaster.residuals, strict=True),
             )
         },
@@ -310,25 +313,16 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
 def _read_manifest(path: Path) -> _Manifest:
     content = read_plain(path / _MANIFEST, _MANIFEST_BYTES, partial(_refusal, path))
     try:
-        raw = _parsed(content, _MANIFEST)
+        raw = parsed(content, _MANIFEST)
     except ValueError as error:
         raise _refusal(path, str(error)) from error
     found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != SCHEMA_VERSION:
-        given = found if isinstance(found, int | str | None) else f"a {type(found).__name__}"
-        rule = f"its schema version must be {SCHEMA_VERSION}, got {given!s:.40}; fit it again"
-        raise _refusal(path, rule)
+    if problem := version_problem(found, SCHEMA_VERSION):
+        raise _refusal(path, problem)
     try:
         return _Manifest.model_validate(raw)
     except ValidationError as error:
-        raise _refusal(path, _sentence(_MANIFEST, error)) from error
-
-
-def _parsed(content: bytes, name: str) -> Any:
-    try:
-        return json.loads(content.decode())  # and not in any other encoding
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not valid JSON") from error
+        raise _refusal(path, first_problem(_MANIFEST, error)) from error
 
 
 def _read_file(path: Path, name: str, entry: _File) -> bytes:
@@ -348,11 +342,11 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
     count = len(manifest.feature_names)
     if not len(manifest.low) == len(manifest.high) == count:
         raise ValueError(f"ranges must be {count}, one per feature")
-    if set(manifest.residuals) != {*RESIDUALS, *_FORECASTS}:
+    if set(manifest.residuals) - {_ESTIMATED} != {*RESIDUALS, *_FORECASTS}:
         raise ValueError(f"residuals must be of {', '.join((*RESIDUALS, *_FORECASTS))}")
     heads = {name: _read_head(files, name, count) for name in HEADS}
     forecast = _read_head(files, "forecast", len(FORECAST_FEATURES))
-    statistics = _DATASETS.validate_python(_parsed(files["datasets.json"], "datasets.json"))
+    statistics = _DATASETS.validate_python(parsed(files["datasets.json"], "datasets.json"))
     _check_names(manifest, statistics)
     return PredictorParts(
         model=SparsityModel(ensembles=heads),
@@ -370,9 +364,14 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
             high=np.array(manifest.high),
             categories=manifest.categories,
             datasets=manifest.datasets,
-            slopes=manifest.slopes,
+            of_name=manifest.of_name,
         ),
         residuals={name: _residuals(manifest.residuals[name]) for name in RESIDUALS},
+        estimated=(
+            replace(_residuals(manifest.residuals[_ESTIMATED]), of="measured frames")
+            if _ESTIMATED in manifest.residuals
+            else None
+        ),
         tap_ratios=TapRatios(input=manifest.tap_ratios.input, hidden=manifest.tap_ratios.hidden),
         statistics={
             name: tuple(
@@ -404,8 +403,9 @@ def _check_names(manifest: _Manifest, statistics: Mapping[str, list[_Statistics]
     ]
     if not all(name.isprintable() and len(name) <= _LONGEST_NAME for name in names):
         raise ValueError(f"names must be printable, with at most {_LONGEST_NAME} characters")
-    if set(manifest.slopes) != set(manifest.categories["surrogate.name"]):
-        raise ValueError("slopes must be of the surrogates that are calibrated")
+    wanted = {feature: set(manifest.categories[key]) for feature, key in OF_NAME.items()}
+    if {feature: set(ranges) for feature, ranges in manifest.of_name.items()} != wanted:
+        raise ValueError(f"of_name must give {', '.join(OF_NAME)} for every calibrated name")
 
 
 def _read_head(files: Mapping[str, bytes], name: str, features: int) -> Ensemble:
@@ -422,12 +422,6 @@ def _residuals(entry: _Errors) -> Residuals:
     return Residuals(
         error=np.array(entry.error, dtype=np.float64), group=np.array(entry.group, dtype=np.int64)
     )
-
-
-def _sentence(name: str, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{name}: {where}: {first['msg']}"
 
 
 def _refusal(path: Path, reason: str) -> PredictorError:

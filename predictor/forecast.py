@@ -9,6 +9,7 @@ samples of the quantised network, relative to those of the firing rate now.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,9 @@ class Forecaster:
     ensemble : Ensemble
         Of the rows of `forecast_features`.
     residuals : tuple of Residuals
-        Errors of log cycles on unseen runs after each of `PROGRESS`.
+        Errors of log cycles on unseen runs after each of `PROGRESS`, over the square root of the
+        spread that was predicted before training: what is hard to predict is hard to forecast,
+        but less so.
     """
 
     ensemble: Ensemble
@@ -73,8 +76,11 @@ class Forecaster:
         now = features[:, FEATURES.index("rate.now")].astype(np.float64)
         return np.clip(logistic(now + self.ensemble.values(features)), RATE_FLOOR, 1.0)
 
-    def half_width(self, progress: float, before: float, confidence: float) -> float:
+    def half_width(self, progress: float, before: float, spread: float, confidence: float) -> float:
         """Half width of the interval of log cycles; it never grows while training goes on.
+
+        Where forecasts became worse with an epoch, which is chance, those before are given as
+        wide an interval, so that no width is less than what was measured.
 
         Parameters
         ----------
@@ -82,10 +88,13 @@ class Forecaster:
             Share of the epochs that are done, above 0.
         before : float
             Half width before training.
+        spread : float
+            Predicted before training.
         confidence : float
         """
-        widths = [before, *(each.half_width(confidence)[0] for each in self.residuals)]
-        narrowing = np.minimum.accumulate(widths)
+        unit = math.sqrt(spread)
+        widths = [before, *(unit * each.half_width(confidence)[0] for each in self.residuals)]
+        narrowing = np.maximum.accumulate(widths[::-1])[::-1]
         return float(np.interp(progress, (0.0, *PROGRESS), narrowing))
 
 
@@ -129,11 +138,14 @@ def checked_rates(
     PredictorError
         If they are not one rate in [0, 1] for each epoch so far and weighted layer.
     """
+    rule = "must be one list per epoch of one number per layer"
     try:
-        found = np.asarray(rates, dtype=np.float64)
+        given = np.asarray(rates)
     except (TypeError, ValueError) as error:
-        rule = "must be one list per epoch of one number per layer"
         raise PredictorError(f"firing_rates: {rule}, got {rates!r}") from error
+    if given.dtype.kind not in "iuf":
+        raise PredictorError(f"firing_rates: {rule}, got {rates!r}")
+    found = given.astype(np.float64)
     layers, epochs = len(config.layers), config.training.epochs
     if found.ndim != 2 or found.shape[1] != layers or not len(found):
         rule = f"must have shape (epochs, {layers}), a rate for each layer of {config.network}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -26,7 +26,9 @@ from .features import CATEGORICAL_KEYS, category
 from .machine import Timing, mean_of_samples
 
 __all__ = [
+    "DEPTHS",
     "FAMILIES",
+    "OF_NAME",
     "OUTSIDE_FACTOR",
     "QUANTISATION_ERRORS",
     "STATISTICS_ERRORS",
@@ -56,6 +58,9 @@ QUANTISATION_ERRORS = "quantisation_errors.json"
 STATISTICS_ERRORS = "statistics_errors.json"
 """File beside this module: errors of the engine's cycles from counts."""
 
+DEPTHS = (2, 3)
+"""Rounding is taken to move networks alike that have up to so many weighted layers, or more."""
+
 FAMILIES = ("random", "trained")
 """Networks whose errors from counts were measured: spikes spread evenly, and those of digits."""
 
@@ -71,7 +76,10 @@ _SHARED = frozenset(
         "input.time_steps",
         "layer.fan_in",
         "layer.neurons",
+        "neuron.drive",
         "neuron.threshold",
+        "surrogate.slope",
+        "surrogate.width",
         "training.batch_size",
         "training.epochs",
         "training.lr",
@@ -79,10 +87,25 @@ _SHARED = frozenset(
 )
 _AMOUNTS = {"neuron.beta": 0.02, "training.dropout": 0.05}
 _WITHOUT_RANGE = (
-    "input.lateness", "input.unevenness", "neuron.drive", "surrogate.at_rest", "surrogate.height",
-    "surrogate.slope", "surrogate.width", "training.travel",
+    "input.lateness", "input.unevenness", "surrogate.at_rest", "surrogate.height", "training.travel"
 )  # fmt: skip
-"""Follow from keys that have ranges; slopes have a range for each surrogate."""
+"""Follow from keys that have ranges."""
+
+OF_NAME = {
+    "neuron.beta": "neuron.model",
+    "neuron.drive": "neuron.model",
+    "surrogate.slope": "surrogate.name",
+    "surrogate.width": "surrogate.name",
+}
+"""Features that mean something else under each name of a key, and so have a range for each."""
+
+_CALLED = {
+    ("neuron.beta", "lif"): "neuron.beta: {:.4g}",
+    ("neuron.beta", "lapicque"): "neuron.R, neuron.C or beta: a decay of {:.4g}",
+    ("neuron.drive", "lapicque"): "neuron.threshold over the gain: {:.4g}",
+    ("surrogate.width", "spike_rate_escape"): "surrogate.width: {:.4g}",
+}
+"""How a value is told of, by its keys. What is told of none follows from another key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,10 +119,13 @@ class Residuals:
     group : ndarray of int, shape (runs,)
         Runs of one group are repetitions of one point (other seeds): together they weigh as
         much as any other point.
+    of : str
+        What groups are, in the plural, for a sentence.
     """
 
     error: NDArray[np.float64]
     group: NDArray[np.int64]
+    of: str = "calibrated points"
 
     def __post_init__(self) -> None:
         if self.error.ndim != 1 or self.error.shape != self.group.shape or not self.error.size:
@@ -156,7 +182,7 @@ def _half_width(residuals: Residuals, confidence: float) -> tuple[float, str | N
         return float(size[order[reached]]), None
     needed = int(np.ceil(confidence / (1 - confidence) - 1e-9))
     warning = (
-        f"confidence: {confidence:g} needs {needed} calibrated points, this predictor has "
+        f"confidence: {confidence:g} needs {needed} {residuals.of}, there are "
         f"{len(sizes)}; the interval is the largest error seen, times {TOO_FEW_FACTOR:g}"
     )
     return float(size.max()) * TOO_FEW_FACTOR, warning
@@ -251,6 +277,7 @@ def statistics_errors() -> StatisticsErrors:
                 Residuals(
                     error=np.array(families[name]["error"], dtype=np.float64),
                     group=np.array(families[name]["group"], dtype=np.int64),
+                    of="networks whose counts were timed",
                 )
                 for name in FAMILIES
             )
@@ -260,26 +287,33 @@ def statistics_errors() -> StatisticsErrors:
 
 
 @cache
-def quantisation_errors(weight_bits: int) -> Residuals:
+def quantisation_errors(weight_bits: int, layers: int) -> Residuals:
     """Read how far rounding moved latencies; ``benchmarks/quantisation.py`` wrote it.
 
     Parameters
     ----------
     weight_bits : int
         2 to 8.
+    layers : int
+        Weighted layers. Every layer passes its shift on to the next, so that deep networks move
+        more: errors are those of networks on the same side of each of `DEPTHS`.
 
     Returns
     -------
     Residuals
-        Log of the cycles of the integer network over those of the float one; a group is a network.
+        Log of the cycles of the integer network over those of the float one, over the share of
+        cycles behind the first layer, whose input rounding does not touch; a group is a network.
 
     Raises
     ------
     PredictorError
         If this installation has none.
     """
-    errors = np.array(_shipped(QUANTISATION_ERRORS)["bits"][str(weight_bits)], dtype=np.float64)
-    return Residuals(error=errors, group=np.arange(len(errors)))
+    shipped = _shipped(QUANTISATION_ERRORS)
+    alike = np.searchsorted(DEPTHS, shipped["layers"]) == np.searchsorted(DEPTHS, layers)
+    errors = np.array(shipped["bits"][str(weight_bits)]) / np.array(shipped["behind"])
+    errors = errors[alike]
+    return Residuals(error=errors, group=np.arange(len(errors)), of="rounded networks")
 
 
 def _shipped(name: str) -> Any:
@@ -304,9 +338,8 @@ class Domain:
         Calibrated names of each categorical key.
     datasets : tuple of str
         Calibrated data sets.
-    slopes : mapping
-        Calibrated range of the slope of each surrogate, because slopes of different surrogates
-        cannot be compared.
+    of_name : mapping
+        Calibrated ranges of the features of `OF_NAME` under each name of their key.
     """
 
     feature_names: tuple[str, ...]
@@ -314,26 +347,37 @@ class Domain:
     high: NDArray[np.float64]
     categories: Mapping[str, tuple[str, ...]]
     datasets: tuple[str, ...]
-    slopes: Mapping[str, tuple[float, float]]
+    of_name: Mapping[str, Mapping[str, tuple[float, float]]]
     _limits: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False, repr=False)
     _spans: tuple[str, ...] = field(init=False, repr=False)
+    _named: tuple[tuple[int, str, str, Mapping[str, tuple[float, float]]], ...] = field(
+        init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
+        pairs = [pair for ranges in self.of_name.values() for pair in ranges.values()]
         largest = np.finfo(np.float32).max  # of a feature
-        if not np.all((-largest <= self.low) & (self.low <= self.high) & (self.high <= largest)):
+        lows = np.concatenate([self.low, [low for low, _ in pairs]])
+        highs = np.concatenate([self.high, [high for _, high in pairs]])
+        if not np.all((-largest <= lows) & (lows <= highs) & (highs <= largest)):
             raise ValueError("a calibrated range must be finite, and end after its beginning")
-        if not all(0 <= low <= high for low, high in self.slopes.values()):
-            raise ValueError("a range of slopes must end after its beginning")
-        slack = np.array([_SHARE_OF_SLACK * (name in _SHARED) for name in self.feature_names])
-        amount = np.array([_AMOUNTS.get(name, 1e-6) for name in self.feature_names])
         # Names have a rule of their own.
-        free = np.array(["=" in name or name in _WITHOUT_RANGE for name in self.feature_names])
-        low = np.where(free, -np.inf, self.low / (1 + slack) - amount)
-        high = np.where(free, np.inf, self.high * (1 + slack) + amount)
-        object.__setattr__(self, "_limits", (low, high))
-        ranges = zip(self.low.tolist(), self.high.tolist(), strict=True)
-        spans = tuple(f"is outside the calibrated {low:.4g} to {high:.4g}" for low, high in ranges)
+        free = np.array(
+            ["=" in name or name in (*_WITHOUT_RANGE, *OF_NAME) for name in self.feature_names]
+        )
+        ranges = list(zip(self.feature_names, self.low.tolist(), self.high.tolist(), strict=True))
+        low, high = np.array([_with_slack(*each) for each in ranges]).T
+        limits_of_rows = np.where(free, -np.inf, low), np.where(free, np.inf, high)
+        object.__setattr__(self, "_limits", limits_of_rows)
+        spans = tuple(
+            f"is outside the calibrated {low:.4g} to {high:.4g}" for _, low, high in ranges
+        )
         object.__setattr__(self, "_spans", spans)
+        named = tuple(
+            (self.feature_names.index(feature), feature, key, self.of_name[feature])
+            for feature, key in OF_NAME.items()
+        )
+        object.__setattr__(self, "_named", named)
 
     def excursions(self, config: Config, features: NDArray[np.float32]) -> list[str]:
         """Sentences that say where a configuration leaves the calibrated domain.
@@ -350,9 +394,7 @@ class Domain:
             Empty inside the domain. The hardware is never part of it: its timing is computed.
         """
         found = self.unknown_names(config.dataset, config)
-        name, slope = config.surrogate.name, config.surrogate.steepness
-        if not self.holds_slope(name, slope):
-            found.append(self.slope_sentence(name, slope))
+        found += [sentence for _, sentence in self.named_excursions(config, features[:1])]
         outside = self.outside(features)
         if outside.any():
             for column in np.flatnonzero(outside.any(axis=0)).tolist():
@@ -375,10 +417,31 @@ class Domain:
                 found.append(f"{key}: {value!r} was not calibrated (calibrated: {known})")
         return found
 
-    def holds_slope(self, surrogate: str, slope: Any) -> Any:
-        """Tell whether slopes of a surrogate, one or an array, are near its calibrated ones."""
-        low, high = self.slopes.get(surrogate, (0.0, np.inf))
-        return (low / (1 + _SHARE_OF_SLACK) <= slope) & (slope <= high * (1 + _SHARE_OF_SLACK))
+    def named_excursions(
+        self, config: Config, features: NDArray[np.float32]
+    ) -> Iterator[tuple[int, str]]:
+        """Find rows out of the ranges that depend on a name.
+
+        Parameters
+        ----------
+        config : Config
+            Has the names, which are those of all rows.
+        features : ndarray of float, shape (rows, features)
+            A row of each question.
+
+        Yields
+        ------
+        row : int
+        sentence : str
+        """
+        for column, feature, key, ranges in self._named:
+            name = category(config, key)
+            told = feature == "surrogate.slope" or (feature, name) in _CALLED
+            if told and name in ranges:
+                low, high = _with_slack(feature, *ranges[name])
+                values = features[:, column]
+                for row in np.flatnonzero((values < low) | (values > high)).tolist():
+                    yield row, _named_sentence(feature, name, float(values[row]), ranges[name])
 
     def outside(self, features: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Mark features, in the last axis, that are out of their calibrated range."""
@@ -386,17 +449,11 @@ class Domain:
         outside: NDArray[np.bool_] = (features < low) | (features > high)
         return outside
 
-    def slope_sentence(self, surrogate: str, slope: float) -> str:
-        """Say that a slope is outside."""
-        low, high = self.slopes[surrogate]
-        span = f"the calibrated {low:g} to {high:g} of {surrogate}"
-        return f"surrogate.slope: {slope:g} is outside {span}"
-
     def range_sentence(self, column: int, layer: str, value: float) -> str:
         """Say that a feature is outside; `layer` names the first layer where it is."""
         name = self.feature_names[column]
         if name == "input.density":
-            return f"dataset: {value:.4g} events per pixel and step {self._spans[column]}"
+            return f"input: {value:.4g} events per pixel and step {self._spans[column]}"
         if not name.startswith("layer."):
             return f"{name}: {value:.4g} {self._spans[column]}"
         what = name.removeprefix("layer.").replace("_", " ")
@@ -411,19 +468,35 @@ def fit_domain(
 ) -> Domain:
     """Read the calibrated domain off the runs of a table."""
     stacked = np.concatenate(features).astype(np.float64)
-    slopes: dict[str, tuple[float, float]] = {}
-    for config in configs:
-        name, slope = config.surrogate.name, config.surrogate.steepness
-        low, high = slopes.get(name, (slope, slope))
-        slopes[name] = (min(low, slope), max(high, slope))
+    firsts = np.array([rows[0] for rows in features], dtype=np.float64)
+    of_name: dict[str, dict[str, tuple[float, float]]] = {}
+    for feature, key in OF_NAME.items():
+        values = firsts[:, feature_names.index(feature)]
+        names = np.array([category(config, key) for config in configs])
+        of_name[feature] = {
+            name: (float(values[names == name].min()), float(values[names == name].max()))
+            for name in categories[key]
+        }
     return Domain(
         feature_names=feature_names,
         low=stacked.min(axis=0),
         high=stacked.max(axis=0),
         categories=categories,
         datasets=tuple(sorted({config.dataset for config in configs if config.dataset})),
-        slopes=slopes,
+        of_name=of_name,
     )
+
+
+def _with_slack(feature: str, low: float, high: float) -> tuple[float, float]:
+    """Widen a calibrated range of a feature by what still counts as inside."""
+    share = 1 + (_SHARE_OF_SLACK if feature in _SHARED else 0.0)
+    amount = _AMOUNTS.get(feature, 1e-6)
+    return low / share - amount, high * share + amount
+
+
+def _named_sentence(feature: str, name: str, value: float, range_: tuple[float, float]) -> str:
+    said = _CALLED.get((feature, name), "surrogate.slope: {:.4g}").format(value)
+    return f"{said} is outside the calibrated {range_[0]:.4g} to {range_[1]:.4g} of {name}"
 
 
 def checked_confidence(confidence: float) -> float:

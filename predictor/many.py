@@ -20,11 +20,11 @@ from ..errors import ConfigError
 from .columns import Asked, read_columns
 from .events import input_events
 from .features import FLAT_KEYS, KNOB_PREFIX
-from .folder import PredictorParts
+from .folder import PredictorParts, estimation_doubt
 from .hardware import Hardware, read_places, time_hardware
 from .intervals import OUTSIDE_FACTOR, WIDEST
 from .points import Question, add_sentences, learn, stack_networks
-from .sparsity import logistic, logit
+from .sparsity import accuracy_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ def _questions(asked: Asked, parts: PredictorParts) -> list[Question]:
     entering = []
     for index, config in zip(first, configs, strict=True):
         with asked.naming(index):
-            entering.append(input_events(config, parts.statistics))
+            entering.append(input_events(config, parts.statistics, parts.tap_ratios.input))
     shapes = [(len(config.layers), config.input.time_steps) for config in configs]
     questions = []
     for shape in dict.fromkeys(shapes):
@@ -165,12 +165,20 @@ def _answer(
     timed = time_hardware(question, learned, point, places, confidence)
     units, warning = parts.residuals["hyperparameters"].half_width(confidence)
     logits, _ = parts.residuals["accuracy"].half_width(confidence)
-    inside = (learned.texts == "")[point]
+    doubts = [estimation_doubt(known, parts, confidence) for known in question.networks.entering]
+    shift = np.array([np.nan if doubt[0] is None else doubt[0] for doubt in doubts])
+    shift = shift[question.network]
+    inside = (learned.texts == "")[point] & ~np.isnan(shift)
     wider = np.where(inside, 1.0, OUTSIDE_FACTOR)
-    half_width = units * learned.spread[point] * wider + timed.half_width
+    learned_half_width = units * learned.spread[point] + np.nan_to_num(shift)
+    half_width = learned_half_width * wider + timed.half_width
     factor = np.exp(np.minimum(half_width, WIDEST))
-    odds = logit(learned.accuracy)[point]
-    warnings = _with_notes(question, learned.texts, first, warning)[point]
+    accuracy, low, high = accuracy_interval(learned.accuracy[point], logits * wider)
+    said = [
+        [text for text in (known.warning, *doubt[1:]) if text]
+        for known, doubt in zip(question.networks.entering, doubts, strict=True)
+    ]
+    warnings = _with_notes(question, learned.texts, first, said, warning)[point]
     for members, sentences in timed.warnings:
         for sentence in sentences:
             add_sentences(warnings, members, sentence)
@@ -180,20 +188,24 @@ def _answer(
         "interval_cycles.low": timed.cycles / factor,
         "interval_cycles.high": timed.cycles * factor,
         "initiation_interval_cycles": timed.initiation_interval_cycles,
-        "accuracy": logistic(odds),
-        "interval_accuracy.low": logistic(odds - logits * wider),
-        "interval_accuracy.high": logistic(odds + logits * wider),
+        "accuracy": accuracy,
+        "interval_accuracy.low": low,
+        "interval_accuracy.high": high,
         "in_domain": inside & timed.in_domain,
         "warnings": warnings,
     }
 
 
 def _with_notes(
-    question: Question, texts: NDArray[np.object_], first: NDArray[np.int64], warning: str | None
+    question: Question,
+    texts: NDArray[np.object_],
+    first: NDArray[np.int64],
+    of_networks: Sequence[Sequence[str]],
+    warning: str | None,
 ) -> NDArray[np.object_]:
     """Add to the text of each point what is to be said of its input, and of all of them."""
     notes = texts.copy()
-    said = [question.networks.entering[number].warning for number in question.network[first]]
+    said = ["; ".join(of_networks[number]) for number in question.network[first]]
     warned = np.array([index for index, text in enumerate(said) if text], dtype=np.int64)
     add_sentences(notes, warned, [text for text in said if text])
     if warning:

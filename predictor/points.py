@@ -284,11 +284,9 @@ def _excursions(
             alike = members[dataset[members] == index]
             for sentence in domain.unknown_names(name, config):
                 add_sentences(texts, alike, sentence)
-        surrogate = config.surrogate.name
-        slopes = np.broadcast_to(config.surrogate.steepness, members.shape)
-        (out,) = np.nonzero(~domain.holds_slope(surrogate, slopes))
-        sentences = [domain.slope_sentence(surrogate, slope) for slope in slopes[out].tolist()]
-        add_sentences(texts, members[out], sentences)
+        rows = columns[:, 0, members].T
+        for row, sentence in domain.named_excursions(config, rows):
+            add_sentences(texts, members[row : row + 1], sentence)
     outside = domain.outside(columns.T)
     somewhere = np.asarray(outside.any(axis=1))
     for column in np.flatnonzero(somewhere.any(axis=0)).tolist():

@@ -19,7 +19,7 @@ from .calibrated_runs import read_runs
 from .estimate import FIDELITIES, Fidelity, LatencyEstimate, LayerEstimate
 from .events import KnownInput, expected_counts, expected_taps, input_events
 from .features import layer_features
-from .folder import PredictorParts, read_folder
+from .folder import PredictorParts, estimation_doubt, read_folder
 from .forecast import checked_rates, forecast_features
 from .intervals import (
     OUTSIDE_FACTOR,
@@ -30,7 +30,7 @@ from .intervals import (
 )
 from .machine import TimingModel, mean_of_samples
 from .profile import Profile
-from .sparsity import Predicted, logistic, logit
+from .sparsity import Predicted, accuracy_interval
 from .spikes import KnownSpikes, StatisticsLevel, known_spikes, read_spikes
 from .timing import EngineTiming, Timing, timing_model
 
@@ -424,7 +424,7 @@ def _from_trace(config: Config, spikes: KnownSpikes, confidence: float) -> Laten
     timing = model.trace(spikes.inputs)
     input_rates = spikes.input_rates
     doubt = _doubt(model, confidence, _most_outside(timing))
-    doubt = _rounded(doubt, config, spikes, confidence)
+    doubt = _rounded(doubt, config, spikes, timing, confidence)
     return _estimate(
         config,
         timing,
@@ -454,7 +454,7 @@ def _from_statistics(
     else:
         timing = model.statistics(spikes.counts, spikes.taps)
         doubt = _doubt(model, confidence, _most_outside(timing))
-    doubt = _rounded(doubt, config, spikes, confidence)
+    doubt = _rounded(doubt, config, spikes, timing, confidence)
     input_rates = spikes.input_rates
     return _estimate(
         config,
@@ -471,12 +471,19 @@ def _from_statistics(
     )
 
 
-def _rounded(doubt: _Doubt, config: Config, spikes: KnownSpikes, confidence: float) -> _Doubt:
-    """Add how far rounding moves a latency, if the spikes are those of a float network."""
+def _rounded(
+    doubt: _Doubt, config: Config, spikes: KnownSpikes, timing: Timing, confidence: float
+) -> _Doubt:
+    """Add how far rounding moves a latency, if the spikes are those of a float network.
+
+    What enters the first layer stays as it is, and so do its cycles.
+    """
     if spikes.quantised:
         return doubt
     bits = config.training.weight_bits
-    half_width, warning = quantisation_errors(bits).half_width(confidence)
+    units, warning = quantisation_errors(bits, len(config.layers)).half_width(confidence)
+    first = float(mean_of_samples(timing.layer_cycles)[0] / mean_of_samples(timing.cycles))
+    half_width = units * max(1 - first, 0.0)
     notes = [_OF_FLOATS.format(bits=bits), *([warning] if warning else [])]
     return _Doubt(
         half_width=doubt.half_width + half_width,
@@ -501,8 +508,9 @@ def _counted_doubt(
     half_width = units * errors.deviation(config.layers, timing, taps_known=level == "taps")
     warnings = [warning] if warning else []
     if level != "taps":
-        half_width = max(half_width, parts.residuals["statistics"].half_width(confidence)[0])
-        warnings.append(_WITHOUT_TAPS)
+        without, too_few = parts.residuals["statistics"].half_width(confidence)
+        half_width = max(half_width, without)
+        warnings += [_WITHOUT_TAPS, *([too_few] if too_few else [])]
     if timing.chance is not None and timing.chance.convexity is not None:
         warnings.append(_OF_MEANS)
     return _Doubt(half_width=half_width, warnings=tuple(warnings))
@@ -515,7 +523,7 @@ def _from_hyperparameters(
     rates: NDArray[np.float64] | None = None,
 ) -> LatencyEstimate:
     """Answer from the configuration and, while training, the firing rates of the epochs so far."""
-    entering = input_events(config, parts.statistics)
+    entering = input_events(config, parts.statistics, parts.tap_ratios.input)
     features = layer_features(config, entering.events, parts.domain.categories)
     predicted = parts.model.predict(features)
     firing_rates = predicted.firing_rate
@@ -530,25 +538,29 @@ def _from_hyperparameters(
     else:
         timing = model.statistics(counts, taps)
     units, warning = parts.residuals["hyperparameters"].half_width(confidence)
-    half_width = units * float(predicted.spread[-1])
+    spread = float(predicted.spread[-1])
+    half_width = units * spread
     if rates is not None:
         progress = len(rates) / config.training.epochs
-        half_width = parts.forecaster.half_width(progress, half_width, confidence)
+        half_width = parts.forecaster.half_width(progress, half_width, spread, confidence)
     doubt = _doubt(model, confidence, _most_outside(timing))
     outside = parts.domain.excursions(config, features)
-    notes = [text for text in (entering.warning, warning) if text]
+    shift, *said = estimation_doubt(entering, parts, confidence)
+    notes = [text for text in (entering.warning, *said, warning) if text]
+    known_well = not outside and shift is not None
     pixels = config.input.height * config.input.width
     return _estimate(
         config,
         timing,
         confidence=confidence,
         fidelity="hyperparameters" if rates is None else "forecast",
-        half_width=half_width * (OUTSIDE_FACTOR if outside else 1.0) + doubt.half_width,
-        in_domain=not outside and doubt.in_domain,
+        half_width=(half_width + (shift or 0.0)) * (1.0 if known_well else OUTSIDE_FACTOR)
+        + doubt.half_width,
+        in_domain=known_well and doubt.in_domain,
         warnings=(*outside, *notes, *doubt.warnings),
         input_rates=[float(entering.events.mean()) / pixels, *predicted.output_rate[:-1].tolist()],
         firing_rates=firing_rates.tolist(),
-        accuracy=_accuracy(float(predicted.accuracy[-1]), confidence, parts, bool(outside)),
+        accuracy=_accuracy(float(predicted.accuracy[-1]), confidence, parts, not known_well),
     )
 
 
@@ -558,9 +570,8 @@ def _accuracy(
     """Accuracy and its interval, whose half width is one of log odds."""
     half_width, _ = parts.residuals["accuracy"].half_width(confidence)
     half_width *= OUTSIDE_FACTOR if outside else 1.0
-    odds = logit(np.array([expected])) + np.array([0.0, -half_width, half_width])
-    middle, low, high = logistic(odds).tolist()
-    return middle, low, high
+    middle, low, high = accuracy_interval(np.array(expected), half_width)
+    return float(middle), float(low), float(high)
 
 
 def _most_outside(timing: Timing) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ __all__ = [
     "RATE_FLOOR",
     "Predicted",
     "SparsityModel",
+    "accuracy_interval",
     "factor_of",
     "logistic",
     "logit",
@@ -45,6 +46,7 @@ HEADS = ("firing", "output", "taps", "early", "late", "accuracy", "spread")
 RATE_FLOOR = 1e-3
 """Rates below are taken as this: such a layer is silent for all that its cycles show."""
 
+_ROUNDING = 1e-12
 _LARGEST_LOG = 5.0
 _LARGEST_ODDS = 500.0
 
@@ -159,6 +161,23 @@ def logistic(odds: _Floats) -> _Floats:
     """Rate from its log odds."""
     rate: _Floats = 1 / (1 + np.exp(np.minimum(-odds, _LARGEST_ODDS)))
     return rate
+
+
+def accuracy_interval(
+    expected: _Floats, half_width: _Floats | float
+) -> tuple[_Floats, _Floats, _Floats]:
+    """Accuracy and the ends of its interval, whose half width is one of log odds.
+
+    Log odds keep `RATE_FLOOR` away from 0 and 1, so an end that comes as close stands for all that
+    lies behind it.
+    """
+    odds = logit(expected)
+    low, high = logistic(odds - half_width), logistic(odds + half_width)
+    return (
+        logistic(odds),
+        np.where(low <= RATE_FLOOR + _ROUNDING, 0.0, low),
+        np.where(high >= 1 - RATE_FLOOR - _ROUNDING, 1.0, high),
+    )
 
 
 def rate_of(odds: _Floats) -> _Floats:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import pytest
-from synthetic_runs import synthetic_row, synthetic_train_events
+from synthetic_runs import synthetic_row, synthetic_table, synthetic_train_events
 
 from spikemeter.calibration import acquisition as module
 from spikemeter.calibration.acquisition import acquire, widest
+from spikemeter.calibration.learning import tap_ratios_of
+from spikemeter.calibration.observed import observed_runs
 from spikemeter.calibration.plan import Plan, Repeats
 from spikemeter.calibration.runs import run_numbers
 from spikemeter.calibration.store import append_rows, read_table, stage_versions
@@ -15,6 +18,8 @@ from spikemeter.calibration.tuning import DEFAULT_SETTINGS
 from spikemeter.errors import InputError
 from spikemeter.predictor.ensemble import TreeSettings
 from spikemeter.predictor.events import InputStatistics
+from spikemeter.predictor.features import config_from_row
+from spikemeter.predictor.timing import even_taps
 
 PLAN = Plan.model_validate(
     {
@@ -50,7 +55,7 @@ def made_up_runs(monkeypatch):
         ]
         append_rows(out, rows)
 
-    def statistics(plan):
+    def statistics(plan, _):
         steps = plan.config(0).input.time_steps
         events = synthetic_train_events(steps)
         return {"nmnist-saccade": [InputStatistics(height=16, width=16, time_steps=steps,
@@ -117,3 +122,28 @@ def test_the_widest_come_first():
 def test_impossible_numbers_are_refused(tmp_path, options, sentence):
     with pytest.raises(InputError, match=sentence):
         acquire(PLAN, tmp_path, **options)
+
+
+def test_events_of_the_plan_have_the_taps_of_runs_that_saw_them(monkeypatch):
+    monkeypatch.undo()
+    plan = Plan.model_validate(
+        {
+            "base": {"dataset": "digits-saccade", "input": {"height": 8, "width": 8}},
+            "vary": {"network": ["4C3-10"], "input.time_steps": [2, 4]},
+            "sampler": "grid",
+        }
+    )
+    table = synthetic_table(8, seeds=1)
+    taps = [[factor * row[0], *row[1:]] for row, factor in zip(
+        table["layers.taps"], [1.04] + [1.02] * 7, strict=True)]  # fmt: skip
+    seen = {"dataset": "digits-saccade", "input.height": 8, "input.width": 8, "input.time_steps": 2}
+    observed = observed_runs(table.assign(**{"layers.taps": taps}))
+    configs = [config_from_row(table.iloc[0].to_dict() | seen), *observed.configs[1:]]
+    ratios = tap_ratios_of(replace(observed, configs=configs))
+    events = [np.ones((2, 2)), *observed.train_events[1:]]
+    known = module._statistics(plan, replace(observed, configs=configs, train_events=events))
+    first, second = known["digits-saccade"]
+    assert (first.time_steps, second.time_steps) == (2, 4)
+    assert first.tap_ratio == pytest.approx(float(taps[0][0]) / even_taps(configs[0].layers[0]))
+    assert second.tap_ratio == ratios.input != 1.0
+    assert second.events.shape == (4, 2)

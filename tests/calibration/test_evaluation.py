@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,3 +114,21 @@ def test_a_split_must_hold_out_some(table):
     empty = observed_runs(table.assign(**{"test.random": False}))
     with pytest.raises(InputError, match="must hold out some of the runs, got 0"):
         split_of(empty, "random")
+
+
+def test_runs_of_a_private_data_set_are_scored_too(table):
+    private = table["run_id"].str.startswith(("run1", "run2"))
+    mixed = table.assign(dataset=table["dataset"].where(~private, None))
+    observed = observed_runs(mixed)
+    report = evaluated(observed, split_of(observed, "random"), "random", settings=SETTINGS)
+    assert set(report["by_dataset"]) == {"nmnist-saccade", "None"}
+    assert report["by_dataset"]["None"]["r2_log"] > 0.5
+
+
+def test_baselines_of_silent_networks_are_the_mean(table):
+    observed = observed_runs(table)
+    silent = [[np.zeros_like(steps) for steps in run] for run in observed.step_counts]
+    found = evaluated(replace(observed, step_counts=silent), split_of(observed, "random"), "random",
+                      settings=SETTINGS)  # fmt: skip
+    mean = found["baselines"]["mean"]
+    assert found["baselines"]["total_spikes"]["rmse_log"] == pytest.approx(mean["rmse_log"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from spikemeter.calibration.fit import (
     r_squared,
     scores_of,
 )
-from spikemeter.calibration.learning import known_statistics, measured_log_cycles
+from spikemeter.calibration.forecasting import fit_forecaster
+from spikemeter.calibration.learning import known_statistics, lessons, measured_log_cycles
 from spikemeter.calibration.observed import MIN_RUNS, observed_runs
 from spikemeter.calibration.tuning import DEFAULT_SETTINGS
 from spikemeter.errors import InputError, PredictorError
@@ -129,7 +131,7 @@ def test_residuals_are_errors_on_unseen_runs_in_units_of_the_predicted_spread(
     errors = observed.log_cycles - unseen.log_cycles
     residuals = parts.residuals["hyperparameters"]
     np.testing.assert_allclose(residuals.error * unseen.spread, errors)
-    assert len(np.unique(unseen.spread)) > 3
+    assert (unseen.spread == 1).all()  # of so few points nothing is learned of it
     assert (residuals.group == observed.groups).all()
     accuracy = parts.residuals["accuracy"]
     expected = logit(observed.accuracy) - logit(unseen.accuracy)
@@ -162,13 +164,45 @@ def test_the_spread_is_wider_where_errors_are_larger():
     table = synthetic_table(40, seeds=1, noise=0.0)
     noisy = (table["surrogate.name"] == "atan").to_numpy()
     cycles = table["cycles.mean"] * np.where(noisy, np.exp(rng.normal(size=40)), 1.0)
-    parts, _ = fitted_parts(observed_runs(table.assign(**{"cycles.mean": cycles})), QUICK)
+    observed = observed_runs(table.assign(**{"cycles.mean": cycles}))
+    parts, unseen = fitted_parts(observed, QUICK)
+    assert len(np.unique(unseen.spread)) > 3
+    np.testing.assert_allclose(
+        parts.residuals["hyperparameters"].error * unseen.spread,
+        observed.log_cycles - unseen.log_cycles,
+    )
+    plainly = fitted_parts(observed, QUICK)[0].forecaster.residuals[-1].error
+    of_few = fit_forecaster(
+        lessons(observed, parts.statistics, parts.domain.categories, parts.tap_ratios.input),
+        observed, unseen.predicted, np.ones(40), folds_of(observed.groups),
+    ).residuals[-1].error  # fmt: skip
+    np.testing.assert_allclose(plainly * np.sqrt(unseen.spread), of_few)
     predictor = LatencyPredictor(parts=parts)
     widths = [
         np.diff(np.log(predictor.estimate(config_from_row(row)).interval_cycles))[0]
         for row in table.to_dict("records")
     ]
     assert np.median(np.array(widths)[noisy]) > 1.5 * np.median(np.array(widths)[~noisy])
+
+
+def test_the_cost_of_estimating_what_enters_is_measured(observed, parts_and_unseen):
+    """Every run once more, as if none of its frames had been measured."""
+    assert parts_and_unseen[0].estimated is None  # there are frames of one size alone
+    known = parts_and_unseen[0].statistics["nmnist-saccade"]
+    other = replace(known[0], height=12, width=12, events=0.7 * known[0].events)
+    both = {"nmnist-saccade": (*known, other)}
+    parts, unseen = fitted_parts(observed, QUICK, known=both)
+    shifts = parts.estimated.error
+    np.testing.assert_allclose(shifts, unseen.guessed_log_cycles - unseen.log_cycles)
+    assert np.unique(parts.estimated.group).tolist() == [0]
+    held_out = folds_of(observed.groups)[0]
+    seen = observed.chosen(np.setdiff1d(np.arange(len(observed)), held_out))
+    model, _ = fitted_parts(seen, QUICK, known=both)
+    blind = LatencyPredictor(parts=replace(model, statistics={"nmnist-saccade": (other,)}))
+    for run in held_out[:4].tolist():
+        cycles = blind.estimate(observed.configs[run]).cycles
+        assert np.log(cycles) == pytest.approx(unseen.guessed_log_cycles[run], abs=0.03)
+    assert np.abs(shifts).max() > 0.05
 
 
 def test_a_fit_can_be_repeated_to_the_byte(small, tmp_path):
@@ -226,7 +260,8 @@ def test_the_domain_is_that_of_the_runs(table, fitted):
     assert (low["neuron.threshold"], high["neuron.threshold"]) == (0.5, 1.5)
     assert domain.datasets == ("nmnist-saccade",)
     assert domain.categories["surrogate.name"] == ("atan", "fast_sigmoid")
-    assert domain.slopes == {"atan": (1, 5), "fast_sigmoid": (5, 50)}
+    assert domain.of_name["surrogate.slope"] == {"atan": (1, 5), "fast_sigmoid": (5, 50)}
+    assert domain.of_name["neuron.beta"]["lif"] == pytest.approx((0.5, 0.95))
 
 
 def test_runs_that_failed_or_did_not_match_are_left_out_and_counted(small, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,15 +16,18 @@ from synthetic_runs import (
 
 from spikemeter.calibration import learning, tuning
 from spikemeter.calibration.learning import (
+    USUAL_RATES,
+    estimated_inputs,
     folds,
+    frames_of,
     grow_head,
     known_statistics,
     lessons,
     log_cycles_at_rate,
-    mean_rate_of,
     measured_log_cycles,
     predicted_log_cycles,
     teach,
+    usual_rate,
 )
 from spikemeter.calibration.observed import observed_runs
 from spikemeter.calibration.tuning import DEFAULT_SETTINGS, tuned
@@ -248,10 +252,7 @@ def test_measured_cycles_come_from_measured_rates_and_taps(observed):
 
 
 def test_cycles_at_one_rate_are_those_of_networks_that_have_it(observed, given):
-    rate = mean_rate_of(observed, np.arange(len(observed)))
-    hidden = np.concatenate([rates[:-1] for rates in observed.output_rates])
-    assert rate == pytest.approx(hidden.mean())
-    runs = np.array([4, 1])
+    rate, runs = 0.2, np.array([4, 1])
     found = log_cycles_at_rate(given, runs, rate)
     for run, log_cycles in zip(runs, found, strict=True):
         config = observed.configs[run]
@@ -262,9 +263,27 @@ def test_cycles_at_one_rate_are_those_of_networks_that_have_it(observed, given):
     assert (log_cycles_at_rate(given, runs, 2 * rate) > found).all()
 
 
-def test_without_hidden_layers_there_is_no_mean_rate():
-    observed = observed_rows(row("10"))
-    assert mean_rate_of(observed, np.array([0])) == 0.0
+def test_the_usual_rate_is_the_one_that_errs_least(observed, given):
+    everything = np.arange(len(observed))
+    at_rates = np.stack([log_cycles_at_rate(given, everything, rate) for rate in USUAL_RATES])
+    for index, rate in enumerate(USUAL_RATES):
+        assert usual_rate(at_rates[index] + 0.001, at_rates) == rate
+    found = usual_rate(observed.log_cycles, at_rates)
+    errors = np.mean((observed.log_cycles - at_rates) ** 2, axis=1)
+    assert errors.min() == errors[USUAL_RATES.index(found)] < errors.max()
+
+
+def test_frames_are_those_of_a_size_whatever_the_steps(observed):
+    """All of these runs have one camera and one size, and several numbers of steps."""
+    assert len({config.input.time_steps for config in observed.configs}) > 1
+    assert len(np.unique(frames_of(observed))) == 1
+    known = known_statistics(observed)
+    assert estimated_inputs(observed, known) == {}
+    (entries,) = known.values()
+    other = replace(entries[0], height=12, width=12)
+    found = estimated_inputs(observed, {"nmnist-saccade": (*entries, other)})
+    assert sorted(found) == list(range(len(observed)))
+    assert all("estimated from 12x12 frames" in each.warning for each in found.values())
 
 
 # Folds and models
@@ -347,3 +366,13 @@ def test_settings_are_those_that_do_best_on_unseen_points(given, observed, monke
         assert chosen[head] is good
     for head in ("taps", "early", "late"):
         assert chosen[head] is QUICK[head]
+
+
+def test_settings_are_chosen_by_what_fires_where_nothing_is_pooled(monkeypatch):
+    useless, good = TreeSettings(rounds=1, eta=1e-3), TreeSettings(rounds=60, eta=0.2)
+    observed = observed_runs(synthetic_table(networks=("8C3-6C3-10", "8C3-4C3-12-10")))
+    given = lessons(observed, known_statistics(observed), categories_of(observed.configs))
+    monkeypatch.setattr(tuning, "_FEWEST_POINTS", 5)
+    monkeypatch.setattr(tuning, "_CANDIDATES", (useless, good))
+    monkeypatch.setattr(tuning, "DEFAULT_SETTINGS", QUICK)
+    assert tuned(given, observed)["firing"] is good

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from spikemeter.errors import PredictorError
 from spikemeter.predictor import LatencyPredictor
 from spikemeter.predictor.folder import SCHEMA_VERSION, read_folder, write_folder
+from spikemeter.predictor.intervals import Residuals
 from spikemeter.predictor.sparsity import HEADS
 from spikemeter.predictor.ubjson import read_ubjson, write_ubjson
 
@@ -57,7 +59,7 @@ def test_a_folder_holds_plain_described_files_and_nothing_else(folder):
     assert sorted(file.name for file in folder.iterdir()) == sorted([*FILES, "manifest.json"])
     assert not list(folder.parent.glob(".*"))
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["schema_version"] == SCHEMA_VERSION == 2
+    assert manifest["schema_version"] == SCHEMA_VERSION == 3
     for entry in manifest["residuals"].values():
         assert len(entry["error"]) == len(entry["group"]) == 48
     assert sorted(manifest["files"]) == sorted(FILES)
@@ -74,7 +76,8 @@ def test_everything_that_was_fitted_is_kept(folder, table):
     assert parts.profile.components.tolist() == manifest["profile"]["components"]
     assert parts.tap_ratios.hidden == manifest["tap_ratios"]["hidden"]
     assert parts.domain.low.tolist() == manifest["low"]
-    assert parts.domain.slopes["atan"] == (1, 5)
+    assert parts.domain.of_name["surrogate.slope"]["atan"] == (1, 5)
+    assert parts.estimated is None
     assert parts.domain.datasets == ("nmnist-saccade",)
     for name, residuals in parts.residuals.items():
         assert residuals.error.tolist() == manifest["residuals"][name]["error"]
@@ -92,6 +95,14 @@ def test_a_folder_that_is_read_and_written_again_is_the_same(folder, tmp_path):
     write_folder(read_folder(folder), tmp_path / "again")
     for file in folder.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_what_estimating_costs_is_kept(folder, tmp_path):
+    shifts = Residuals(error=np.array([0.1, -0.2]), group=np.array([0, 1]), of="measured frames")
+    write_folder(replace(read_folder(folder), estimated=shifts), tmp_path / "p")
+    kept = read_folder(tmp_path / "p").estimated
+    assert (kept.error.tolist(), kept.group.tolist()) == ([0.1, -0.2], [0, 1])
+    assert kept.of == "measured frames"
 
 
 def test_an_older_predictor_is_replaced_whole(folder, copy):
@@ -181,18 +192,19 @@ def changed(*path):
 
 
 LONG = "x" * 100_000
+SLOPE = "surrogate.slope"
 MOVED = "forecast after 0.5"
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (changed("schema_version", 99), "its schema version must be 2, got 99; fit it again"),
-        (changed("schema_version", 1), "its schema version must be 2, got 1; fit it again"),
-        (changed("schema_version", LONG), "must be 2, got xxxx"),
-        (changed("schema_version", [[2]]), "must be 2, got a list; fit it again"),
-        (changed("schema_version", {"2": 2}), "must be 2, got a dict; fit it again"),
-        (lambda m: m.pop("schema_version"), "schema version must be 2, got None"),
+        (changed("schema_version", 99), "its schema version must be 3, got 99; fit it again"),
+        (changed("schema_version", 1), "its schema version must be 3, got 1; fit it again"),
+        (changed("schema_version", LONG), "must be 3, got xxxx"),
+        (changed("schema_version", [[2]]), "must be 3, got a list; fit it again"),
+        (changed("schema_version", {"2": 2}), "must be 3, got a dict; fit it again"),
+        (lambda m: m.pop("schema_version"), "schema version must be 3, got None"),
         (lambda m: m.pop("tap_ratios"), "tap_ratios: Field required"),
         (changed("tap_ratios", "input", -1), "tap_ratios.input: Input should be greater than 0"),
         (changed("tap_ratios", "hidden", 0), "tap_ratios.hidden: Input should be greater than 0"),
@@ -221,10 +233,11 @@ MOVED = "forecast after 0.5"
         (changed("high", 3, 1e300), "a calibrated range must be finite, and end after its"),
         (changed("low", 3, 1e30), "a calibrated range must be finite, and end after its"),
         (changed("low", ["x"] * 100_000), "low.0: Input should be a valid number"),
-        (changed("slopes", "atan", [5, 1]), "a range of slopes must end after its beginning"),
-        (changed("slopes", "atan", [5]), "slopes.atan"),
-        (changed("slopes", "sharp", [1, 5]), "slopes must be of the surrogates"),
-        (lambda m: m["slopes"].pop("atan"), "slopes must be of the surrogates"),
+        (changed("of_name", SLOPE, "atan", [5, 1]), "a calibrated range must be finite, and end"),
+        (changed("of_name", SLOPE, "atan", [5]), "of_name.surrogate.slope.atan"),
+        (changed("of_name", SLOPE, "sharp", [1, 5]), "of_name must give neuron.beta, .* for every"),
+        (lambda m: m["of_name"][SLOPE].pop("atan"), "of_name must give neuron.beta, .* for every"),
+        (lambda m: m["of_name"].pop("neuron.drive"), "of_name must give neuron.beta, .* for every"),
         (lambda m: m["categories"].pop("neuron.model"), "categories must be of"),
         (changed("categories", "training.seed", ["1"]), "categories must be of"),
         (lambda m: m["residuals"].pop("statistics"), "residuals must be of"),
@@ -261,7 +274,7 @@ def test_a_manifest_that_does_not_fit_is_refused(copy, change, sentence):
 )  # fmt: skip
 def test_a_manifest_that_is_no_object_is_refused(copy, content):
     (copy / "manifest.json").write_bytes(content)
-    assert re.search(r"manifest\.json is not valid JSON|schema version must be 2", refusal(copy))
+    assert re.search(r"manifest\.json is not valid JSON|schema version must be 3", refusal(copy))
 
 
 def test_scores_are_for_the_record_and_may_say_anything(folder, copy, tmp_path):

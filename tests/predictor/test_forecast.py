@@ -64,9 +64,11 @@ def test_a_half_width_never_grows(predictor):
         ensemble=predictor.parts.forecaster.ensemble,
         residuals=tuple(residuals(size) for size in (0.3, 0.4, 0.1, 0.2)),
     )
-    widths = [forecaster.half_width(share, 0.5, 0.9) for share in (0.1, *PROGRESS)]
-    assert widths == pytest.approx([0.42, 0.3, 0.3, 0.1, 0.1])
-    assert forecaster.half_width(0.25, 0.2, 0.9) == pytest.approx(0.2)
+    widths = [forecaster.half_width(share, 0.5, 1.0, 0.9) for share in (0.1, *PROGRESS)]
+    assert widths == pytest.approx([0.46, 0.4, 0.4, 0.2, 0.2])
+    # No width is less than what was measured, and what is hard to predict is hard to forecast
+    assert forecaster.half_width(0.25, 0.2, 1.0, 0.9) == pytest.approx(0.4)
+    assert forecaster.half_width(1.0, 9.0, 4.0, 0.9) == pytest.approx(2 * 0.2)
 
 
 def test_features_say_where_rates_stand_and_where_they_came_from(predictor, run):
@@ -98,6 +100,8 @@ def features_of(predictor, config):
         (lambda rates: rates[:0], "shape"),
         (lambda rates: np.concatenate([rates, rates]), "at most the 4 training.epochs, got 8"),
         (lambda rates: rates + 1, "between 0 and 1, got 1.* in epoch 1 of layer 0"),
+        (lambda rates: rates.astype(str), "one list per epoch of one number per layer"),
+        (lambda rates: rates > 0, "one list per epoch of one number per layer"),
         (lambda rates: rates * np.nan, "between 0 and 1, got nan"),
         (lambda rates: [[0.1], [0.1, 0.2]], "one list per epoch"),
         (lambda rates: "many", "firing_rates"),

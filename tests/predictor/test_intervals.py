@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from mapie.regression import SplitConformalRegressor
 from random_networks import random_network
+from sklearn.base import BaseEstimator, RegressorMixin
 
 from spikemeter import predict_latency
 from spikemeter.config import load_config
@@ -12,6 +14,7 @@ from spikemeter.errors import PredictorError
 from spikemeter.models.integer import network_spikes
 from spikemeter.predictor.features import categories_of, feature_names, layer_features
 from spikemeter.predictor.intervals import (
+    OF_NAME,
     TOO_FEW_FACTOR,
     Residuals,
     checked_confidence,
@@ -64,7 +67,7 @@ def test_too_few_points_are_admitted_and_widen():
     half_width, warning = residuals([0.1, -0.4, 0.2]).half_width(0.9)
     assert half_width == pytest.approx(0.4 * TOO_FEW_FACTOR)
     assert warning is not None
-    assert "0.9 needs 9 calibrated points, this predictor has 3" in warning
+    assert "0.9 needs 9 calibrated points, there are 3" in warning
     assert residuals(np.ones(9)).half_width(0.9) == (1.0, None)
     assert residuals(np.ones(8)).half_width(0.9)[1] is not None
 
@@ -200,6 +203,26 @@ def test_what_counts_leave_open_adds_up():
     assert means**2 == pytest.approx(1 + (50 * errors.mean_share) ** 2)
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95])
+def test_where_every_point_has_one_run_it_is_mapies_split_conformal_interval(confidence):
+    errors = np.random.default_rng(3).normal(size=57)
+
+    class Nothing(RegressorMixin, BaseEstimator):
+        def fit(self, _rows, _targets):
+            self.fitted_ = True
+            return self
+
+        def predict(self, rows):
+            return np.zeros(len(rows))
+
+    rows = np.zeros((len(errors), 1))
+    mapie = SplitConformalRegressor(
+        Nothing().fit(rows, errors), confidence_level=confidence, prefit=True
+    ).conformalize(rows, errors)
+    _, interval = mapie.predict_interval(rows[:1])
+    assert interval[0, 1, 0] == pytest.approx(residuals(errors).half_width(confidence)[0])
+
+
 def test_the_wider_family_decides():
     families = (residuals(np.full(20, 0.5)), residuals(np.full(20, 2.0)))
     errors = dataclasses.replace(statistics_errors(), of_level={"taps": families})
@@ -261,7 +284,7 @@ def test_inside_the_calibrated_ranges_nothing_is_said(domain, sections):
 @pytest.mark.parametrize(
     ("sections", "sentence"),
     [
-        ({"neuron": {"beta": 0.3}}, "neuron.beta: 0.3 is outside the calibrated 0.7 to 0.9"),
+        ({"neuron": {"beta": 0.3}}, "neuron.beta: 0.3 is outside the calibrated 0.7 to 0.9 of lif"),
         ({"training": {"lr": 0.1}}, "training.lr: 0.1 is outside the calibrated 0.001 to 0.004"),
         ({"training": {"epochs": 50}}, "training.epochs: 50 is outside the calibrated 4 to 4"),
         ({"surrogate": {"slope": 2}}, "surrogate.slope: 2 is outside the calibrated 25 to 25"),
@@ -273,6 +296,48 @@ def test_inside_the_calibrated_ranges_nothing_is_said(domain, sections):
 def test_a_knob_outside_its_range_is_named_with_the_range(domain, sections, sentence):
     found = excursions(domain, changed(**sections))
     assert any(text.startswith(sentence) for text in found), found
+
+
+@pytest.fixture(scope="module")
+def names_domain():
+    """LIF with slow, Lapicque with fast decay; one width of the escape noise."""
+    configs = [
+        changed(neuron={"beta": 0.9}),
+        changed(neuron={"beta": 0.95}),
+        changed(neuron={"model": "lapicque", "R": 1.0, "C": 2.0, "beta": None}),
+        changed(surrogate={"name": "spike_rate_escape", "slope": 10, "width": 0.5}),
+    ]
+    categories = categories_of(configs)
+    features = [layer_features(config, EVENTS, categories) for config in configs]
+    return fit_domain(configs, features, feature_names(categories), categories)
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentences"),
+    [
+        ({"neuron": {"beta": 0.93}}, []),
+        ({"neuron": {"threshold": 3.0}}, ["neuron.threshold: 3 is outside the calibrated 1 to 1"]),
+        (
+            {"surrogate": {"slope": 0.5}},
+            ["surrogate.slope: 0.5 is outside the calibrated 25 to 25 of fast_sigmoid"],
+        ),
+        (
+            {"neuron": {"beta": 0.5}},
+            ["neuron.beta: 0.5 is outside the calibrated 0.7 to 0.95 of lif"],
+        ),
+        ({"neuron": {"model": "lapicque", "R": 1.1, "C": 1.9, "beta": None}}, [
+            "neuron.R, neuron.C or beta: a decay of 0.5215 is outside the calibrated 0.5 to 0.5 of "
+            "lapicque"]),
+        ({"neuron": {"model": "lapicque", "R": 10.0, "C": 0.2, "beta": None}}, [
+            "neuron.threshold over the gain: 0.2 is outside the calibrated 2 to 2 of lapicque"]),
+        ({"surrogate": {"name": "spike_rate_escape", "slope": 10, "width": 0.55}}, []),
+        ({"surrogate": {"name": "spike_rate_escape", "slope": 10, "width": 0.05}}, [
+            "surrogate.width: 0.05 is outside the calibrated 0.5 to 0.5 of "
+            "spike_rate_escape"]),
+    ],
+)  # fmt: skip
+def test_ranges_are_those_of_the_name_that_was_chosen(names_domain, sections, sentences):
+    assert excursions(names_domain, changed(**sections)) == sentences
 
 
 def test_what_was_never_calibrated_is_named(domain):
@@ -291,6 +356,10 @@ def test_what_was_never_calibrated_is_named(domain):
     assert found == ["surrogate.name: 'atan' was not calibrated (calibrated: fast_sigmoid)"]
 
 
+def slopes(low, high):
+    return {feature: {"atan": (low, high)} for feature in OF_NAME}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -298,9 +367,9 @@ def test_what_was_never_calibrated_is_named(domain):
         ({"high": np.inf}, "a calibrated range must be finite, and end after"),
         ({"low": -1e39}, "a calibrated range must be finite, and end after"),
         ({"low": np.nan}, "a calibrated range must be finite, and end after"),
-        ({"slopes": {"atan": (2.0, 1.0)}}, "a range of slopes must end after its beginning"),
-        ({"slopes": {"atan": (-1.0, 1.0)}}, "a range of slopes must end after its beginning"),
-        ({"slopes": {"atan": (np.nan, 1.0)}}, "a range of slopes must end after its beginning"),
+        ({"of_name": slopes(2.0, 1.0)}, "a calibrated range must be finite, and end after"),
+        ({"of_name": slopes(-np.inf, 1.0)}, "a calibrated range must be finite, and end after"),
+        ({"of_name": slopes(np.nan, 1.0)}, "a calibrated range must be finite, and end after"),
     ],
 )
 def test_an_impossible_domain_is_refused(domain, changes, sentence):
@@ -316,4 +385,4 @@ def test_an_impossible_domain_is_refused(domain, changes, sentence):
 def test_input_that_is_much_denser_is_outside(domain):
     found = excursions(domain, changed(), EVENTS * 4)
     said = "0.3125 events per pixel and step is outside the calibrated 0.07812 to 0.07812"
-    assert found == [f"dataset: {said}"]
+    assert found == [f"input: {said}"]

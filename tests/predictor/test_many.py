@@ -174,6 +174,21 @@ def assert_like(got: dict[str, Any], one: Any) -> None:
     assert got["warnings"] == "; ".join(one.warnings)
 
 
+@pytest.mark.parametrize("frames", [0, 5, 20])
+def test_estimated_inputs_are_doubted_as_one_by_one(predictor, frames):
+    errors = Residuals(error=np.full(frames, 0.3), group=np.arange(frames)) if frames else None
+    doubting = LatencyPredictor(parts=dataclasses.replace(predictor.parts, estimated=errors))
+    rows = pd.DataFrame(
+        [
+            {"dataset": "nmnist-saccade", "network": "8C3-MP2-10", "training.epochs": 4,
+             "input.time_steps": steps}
+            for steps in (8, 7, 6)
+        ]
+    )  # fmt: skip
+    found = assert_as_one_by_one(doubting, rows)
+    assert found["in_domain"].tolist() == [True, frames > 0, True]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_configurations_of_every_kind_are_predicted_as_one_by_one(knowing, backend, seed):
     rng = np.random.default_rng(seed)

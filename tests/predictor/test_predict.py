@@ -138,6 +138,61 @@ def test_an_unmeasured_frame_size_is_estimated_with_a_warning(predictor):
     assert estimate.cycles > 0
 
 
+def half_width(estimate):
+    return math.log(estimate.interval_cycles[1] / estimate.cycles)
+
+
+UNMEASURED = {**CONTENT, "input": {"time_steps": 7}}
+
+
+def estimating(predictor, shift, frames=20):
+    """The same predictor, on whose runs estimating inputs moved log cycles by so much."""
+    errors = shift and Residuals(
+        error=np.full(frames, shift), group=np.arange(frames), of="measured frames"
+    )
+    return LatencyPredictor(parts=replace(predictor.parts, estimated=errors))
+
+
+def test_an_estimated_input_widens_the_interval_by_what_estimating_was_found_to_cost(predictor):
+    rates = [[0.1, 0.1, 0.1]]
+    for ask in (
+        lambda shift: estimating(predictor, shift).estimate(UNMEASURED),
+        lambda shift: estimating(predictor, shift).forecast(UNMEASURED, rates),
+    ):
+        narrow, wide = ask(0.1), ask(0.4)
+        assert narrow.in_domain
+        assert half_width(wide) - half_width(narrow) == pytest.approx(0.3)
+    measured = [estimating(predictor, shift).estimate(CONTENT) for shift in (0.1, 0.4)]
+    assert half_width(measured[0]) == half_width(measured[1])
+
+
+def test_where_nobody_tried_to_estimate_an_estimated_input_is_outside(predictor):
+    inside = estimating(predictor, 1e-9).estimate(UNMEASURED)
+    outside = estimating(predictor, None).estimate(UNMEASURED)
+    assert not outside.in_domain
+    assert any("nobody could try what estimating costs" in text for text in outside.warnings)
+    assert half_width(outside) == pytest.approx(OUTSIDE_FACTOR * half_width(inside))
+    assert outside.interval_accuracy[0] < inside.interval_accuracy[0]
+
+
+def test_too_few_frames_to_say_what_estimating_costs_are_said(predictor):
+    few = estimating(predictor, 0.2, frames=5).estimate(UNMEASURED)
+    said = "confidence: 0.9 needs 9 measured frames, there are 5;"
+    assert any(text.startswith(said) for text in few.warnings)
+
+
+def test_events_of_ones_own_have_the_usual_taps(predictor):
+    events = predictor.parts.statistics["nmnist-saccade"][1].events
+    own = {**CONTENT, "dataset": None, "input": {"statistics": events.tolist()}}
+
+    def accumulate(ratio):
+        ratios = replace(predictor.parts.tap_ratios, input=ratio)
+        parts = replace(predictor.parts, tap_ratios=ratios)
+        return LatencyPredictor(parts=parts).estimate(own).layers[0].buckets["accumulate"]
+
+    assert accumulate(1.05) == pytest.approx(1.05 * accumulate(1.0), rel=0.01)
+
+
 def with_residuals(predictor, **errors):
     """The same predictor with other errors on unseen runs, as many as it had."""
     residuals = dict(predictor.parts.residuals)

@@ -13,6 +13,7 @@ from spikemeter.predictor.sparsity import (
     RATE_FLOOR,
     Predicted,
     SparsityModel,
+    accuracy_interval,
     logistic,
     logit,
 )
@@ -166,3 +167,14 @@ def test_rates_and_their_log_odds_are_each_others_inverse():
     assert logit(np.array([0.5]))[0] == 0
     extremes = logistic(np.array([-1e308, -800.0, 800.0, 1e308]))  # overflows nowhere
     np.testing.assert_allclose(extremes, [0, 0, 1, 1], atol=1e-200)
+
+
+def test_an_accuracy_that_may_be_perfect_or_none_says_so():
+    expected = np.array([0.5, 0.98, 0.02, 0.9999])
+    middle, low, high = accuracy_interval(expected, np.array([1.0, 4.0, 4.0, 0.1]))
+    assert middle == pytest.approx([0.5, 0.98, 0.02, 0.999])
+    assert (high[1], low[2], high[3]) == (1.0, 0.0, 1.0)
+    assert low[0] == pytest.approx(1 - high[0])
+    assert low[0] == pytest.approx(logistic(-1.0))
+    assert 0 < low[1] < 0.98
+    assert accuracy_interval(np.array([1.0]), 0.0)[2] == 1.0

@@ -44,7 +44,7 @@ def _small(ensemble: Ensemble, trees: int) -> Ensemble:
     model = read_ubjson(ensemble.content)
     inner = model["learner"]["gradient_booster"]["model"]
     inner["trees"] = inner["trees"][:trees]
-    inner["gbtree_model_param"]["num_trees"] = str(trees)
+    inner["gbtree_model_param"]["num_trees"] = str(len(inner["trees"]))
     return read_ensemble(write_ubjson(model))
 
 
@@ -324,8 +324,13 @@ def made_on_purpose(files: Files) -> Iterator[tuple[str, Files]]:
         with_manifest(low=[-1e308] * len(manifest["low"]), high=[1e308] * len(manifest["low"])),
     )
     for pair in ([5.0, 1.0], [-1.0, 1.0], [0.0, 1e308]):
-        yield f"slopes {pair}", with_manifest(slopes=dict.fromkeys(manifest["slopes"], pair))
-    yield "slopes of many", with_manifest(slopes={str(n): [0, 1] for n in range(100_000)})
+        ranges = {
+            feature: dict.fromkeys(names, pair) for feature, names in manifest["of_name"].items()
+        }
+        yield f"ranges {pair} of every name", with_manifest(of_name=ranges)
+    many = {str(n): [0, 1] for n in range(100_000)}
+    yield "ranges of many names", with_manifest(of_name={"surrogate.slope": many})
+    yield "ranges of many features", with_manifest(of_name={name: {} for name in many})
     yield "many names", with_manifest(datasets=["x"] * 1_000_000)
     yield "a long name", with_manifest(datasets=["x" * 1_000_000])
     yield "a name that clears the screen", with_manifest(datasets=["\x1b[2J\x1b]0;x\x07"])
