@@ -430,7 +430,7 @@ def _read_cores(cells: NDArray[Any]) -> tuple[_Floats, _Indices, set[int]]:
         cell = plain_cell(cells[index])
         listed = isinstance(cell, Collection) and not isinstance(cell, (str, bytes, Mapping))
         given = list(cell) if listed else []
-        plain = listed or cell is None or cell == "auto"
+        plain = bool(given) or cell is None or cell == "auto"
         if not plain or len(given) > _MOST_LAYERS or not all(map(_is_whole, given)):
             odd.add(index)
         lists.append([_number(each) for each in given[:_MOST_LAYERS]])

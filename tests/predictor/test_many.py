@@ -496,6 +496,13 @@ def test_cores_are_held_against_their_own_network(predictor):
         predictor.predict(rows)
 
 
+def test_no_cores_at_all_are_refused_beside_automatic_ones(predictor):
+    row = {"dataset": "nmnist-saccade", "network": "8C3-MP2-10"}
+    rows = pd.DataFrame([{**row, "hardware.neural_cores": cores} for cores in ("auto", [])])
+    with pytest.raises(ConfigError, match=r"row 1: hardware\.neural_cores"):
+        predictor.predict(rows)
+
+
 def test_a_data_set_that_nobody_knows_is_refused_by_row(predictor):
     rows = pd.DataFrame({"dataset": ["nmnist-saccade", "cifar10-dvs"], "network": ["10", "10"]})
     with pytest.raises(PredictorError, match=r"row 1: dataset: this predictor knows"):
