@@ -24,7 +24,7 @@ from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from ..errors import PredictorError, in_one_line
 from ..files import new_folder, read_plain, write_whole
 from .ensemble import Ensemble, read_ensemble
-from .events import InputStatistics, KnownInput, TapRatios
+from .events import InputStatistics, TapRatios
 from .features import CATEGORICAL_KEYS, feature_names
 from .forecast import FEATURES as FORECAST_FEATURES
 from .forecast import PROGRESS, Forecaster
@@ -170,19 +170,15 @@ _Entries = Annotated[list[_Statistics], FailFast(), Field(max_length=MOST_NAMES)
 _DATASETS = TypeAdapter(Annotated[dict[str, _Entries], Few])
 
 
-def estimation_doubt(
-    entering: KnownInput, parts: PredictorParts, confidence: float
-) -> tuple[float | None, str | None]:
-    """How far log cycles may move because what enters was estimated.
+def estimation_doubt(parts: PredictorParts, confidence: float) -> tuple[float | None, str | None]:
+    """How far log cycles may move where what enters was estimated.
 
     Returns
     -------
     half_width : float or None
-        0 where it was measured; None where it is estimated and nobody has tried what that costs.
+        None where nobody has tried what estimating costs.
     warning : str or None
     """
-    if not entering.estimated:
-        return 0.0, None
     if parts.estimated is None:
         return None, _UNTRIED
     return parts.estimated.half_width(confidence)

@@ -165,20 +165,15 @@ def _answer(
     timed = time_hardware(question, learned, point, places, confidence)
     units, warning = parts.residuals["hyperparameters"].half_width(confidence)
     logits, _ = parts.residuals["accuracy"].half_width(confidence)
-    doubts = [estimation_doubt(known, parts, confidence) for known in question.networks.entering]
-    shift = np.array([np.nan if doubt[0] is None else doubt[0] for doubt in doubts])
-    shift = shift[question.network]
-    inside = (learned.texts == "")[point] & ~np.isnan(shift)
+    estimated = question.networks.estimated[question.network]
+    shift, doubtful = estimation_doubt(parts, confidence)
+    inside = (learned.texts == "")[point] & ~(estimated & (shift is None))
     wider = np.where(inside, 1.0, OUTSIDE_FACTOR)
-    learned_half_width = units * learned.spread[point] + np.nan_to_num(shift)
+    learned_half_width = units * learned.spread[point] + np.where(estimated, shift or 0.0, 0.0)
     half_width = learned_half_width * wider + timed.half_width
     factor = np.exp(np.minimum(half_width, WIDEST))
     accuracy, low, high = accuracy_interval(learned.accuracy[point], logits * wider)
-    said = [
-        [text for text in (known.warning, *doubt[1:]) if text]
-        for known, doubt in zip(question.networks.entering, doubts, strict=True)
-    ]
-    warnings = _with_notes(question, learned.texts, first, said, warning)[point]
+    warnings = _with_notes(question, learned.texts, first, doubtful, warning)[point]
     for members, sentences in timed.warnings:
         for sentence in sentences:
             add_sentences(warnings, members, sentence)
@@ -200,14 +195,16 @@ def _with_notes(
     question: Question,
     texts: NDArray[np.object_],
     first: NDArray[np.int64],
-    of_networks: Sequence[Sequence[str]],
+    doubtful: str | None,
     warning: str | None,
 ) -> NDArray[np.object_]:
     """Add to the text of each point what is to be said of its input, and of all of them."""
     notes = texts.copy()
-    said = ["; ".join(of_networks[number]) for number in question.network[first]]
+    said = [question.networks.entering[number].warning for number in question.network[first]]
     warned = np.array([index for index, text in enumerate(said) if text], dtype=np.int64)
     add_sentences(notes, warned, [text for text in said if text])
+    if doubtful:
+        add_sentences(notes, warned, doubtful)
     if warning:
         add_sentences(notes, np.arange(len(notes)), warning)
     return notes

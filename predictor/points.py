@@ -46,6 +46,10 @@ class Networks:
     configs : list of Config
         One that has each network.
     entering : list of KnownInput
+    estimated : ndarray of bool, shape (networks,)
+        Where what enters was estimated.
+    full : ndarray of bool, shape (networks,)
+        Where exactly one event enters some channel in some step.
     inputs : ndarray of float, shape (networks, input features)
     sizes : ndarray of float32, shape (networks, layers, sizes)
         Features of what enters, and of the layers.
@@ -63,6 +67,8 @@ class Networks:
 
     configs: list[Config]
     entering: list[KnownInput]
+    estimated: _Flags
+    full: _Flags
     inputs: _Floats
     sizes: NDArray[np.float32]
     events: _Floats
@@ -141,6 +147,8 @@ def stack_networks(configs: list[Config], entering: list[KnownInput]) -> Network
     return Networks(
         configs=configs,
         entering=entering,
+        estimated=np.array([known.estimated for known in entering]),
+        full=np.array([bool(np.any(known.events == 1)) for known in entering]),
         inputs=np.array(inputs),
         sizes=np.stack([layer_sizes(each) for each in layers]),
         events=np.stack([known.events.sum(axis=1) for known in entering]),
@@ -168,8 +176,7 @@ def learn(question: Question, first: _Indices, parts: PredictorParts) -> Learned
     columns = _features(networks, network, kinds, parts.domain)
     between = _between(parts, columns, networks.events.shape[1])
     lines, sizes = networks.lines[network], networks.pixels[network] * networks.channels[network]
-    single = [bool(np.any(known.events == 1)) for known in networks.entering]
-    ones = np.concatenate([np.array(single)[network, None], (between == 1).any(axis=2)], axis=1)
+    ones = np.concatenate([networks.full[network, None], (between == 1).any(axis=2)], axis=1)
     drain = np.empty(len(first))
     for members, config in kinds:
         drain[members] = DRAIN_CYCLES[config.neuron.model]

@@ -545,8 +545,8 @@ def _from_hyperparameters(
         half_width = parts.forecaster.half_width(progress, half_width, spread, confidence)
     doubt = _doubt(model, confidence, _most_outside(timing))
     outside = parts.domain.excursions(config, features)
-    shift, *said = estimation_doubt(entering, parts, confidence)
-    notes = [text for text in (entering.warning, *said, warning) if text]
+    shift, said = estimation_doubt(parts, confidence) if entering.estimated else (0.0, None)
+    notes = [text for text in (entering.warning, said, warning) if text]
     known_well = not outside and shift is not None
     pixels = config.input.height * config.input.width
     return _estimate(
