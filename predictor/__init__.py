@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .allocation import Allocation, allocate_cores
     from .differentiable import TorchTiming
     from .distributions import suggest_params
     from .estimate import LatencyEstimate, LayerEstimate
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .pruning import PrunedSpace, PruneReport, prune_space
 
 __all__ = [
+    "Allocation",
     "FeasibleSampler",
     "LatencyEstimate",
     "LatencyGate",
@@ -26,6 +28,7 @@ __all__ = [
     "PruneReport",
     "PrunedSpace",
     "TorchTiming",
+    "allocate_cores",
     "predict_latency",
     "prune_space",
     "suggest_params",
@@ -34,6 +37,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "Allocation": ".allocation",
         "FeasibleSampler": ".optuna",
         "LatencyEstimate": ".estimate",
         "LatencyGate": ".optuna",
@@ -42,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "PruneReport": ".pruning",
         "PrunedSpace": ".pruning",
         "TorchTiming": ".differentiable",
+        "allocate_cores": ".allocation",
         "predict_latency": ".predict",
         "prune_space": ".pruning",
         "suggest_params": ".distributions",

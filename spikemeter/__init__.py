@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         LatencyEstimate,
         LatencyGate,
         LatencyPredictor,
+        allocate_cores,
         predict_latency,
         prune_space,
     )
@@ -34,6 +35,7 @@ __all__ = [
     "LatencyPredictor",
     "Space",
     "SpikemeterError",
+    "allocate_cores",
     "fit_timing",
     "from_module",
     "from_nir",
@@ -57,6 +59,7 @@ __getattr__, __dir__ = lazy_names(
         "LatencyPredictor": ".predictor",
         "Space": ".space",
         "SpikemeterError": ".errors",
+        "allocate_cores": ".predictor",
         "fit_timing": ".calibration",
         "from_module": ".models",
         "from_nir": ".models",
