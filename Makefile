@@ -25,8 +25,8 @@ fuzz: $(READY)  ## read damaged and hostile predictor folders; ARGS="--cases 200
 bench: $(READY)  ## one of benchmarks/*.py: make bench NAME=timing ARGS="--published"
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
-predictor: $(READY)  ## fit the predictor that ships to the table of its campaign
-	$(BIN)/spikemeter fit calibration/default --out predictor/default
+predictor: $(READY)  ## fit the predictor that ships to the tables of its campaigns
+	$(BIN)/spikemeter fit calibration/default calibration/longer --out predictor/default
 
 rtl-soak: $(READY)  ## many random networks in RTL; ARGS="--networks 400", "--seed 17", ...
 	$(BIN)/python tests/rtl/soak.py $(ARGS)

@@ -38,8 +38,8 @@ from spikemeter.calibration.evaluation import (
     scored,
     split_of,
 )
-from spikemeter.calibration.fit import Unseen, fitted_parts, noise_floor
-from spikemeter.calibration.learning import known_statistics
+from spikemeter.calibration.fit import Unseen, fitted_parts, new_name_errors, noise_floor
+from spikemeter.calibration.learning import known_statistics, lessons
 from spikemeter.calibration.observed import Observed, observed_runs
 from spikemeter.calibration.plan import read_plan
 from spikemeter.calibration.runs import run_numbers
@@ -65,7 +65,12 @@ INK, BLUE, RED, GREY = "#22303c", "#2a78b5", "#d1495b", "#9aa5b1"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--plan", type=Path, default=ROOT / "calibration/default/plan.yaml")
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        default=ROOT / "calibration/default/plan.yaml",
+        help="whose sequence the learning curve follows",
+    )
     parser.add_argument("--predictor", type=Path, help="default: the one that ships")
     parser.add_argument("--resplits", type=int, default=100)
     parser.add_argument("--curve-seeds", type=int, default=CURVE_SEEDS)
@@ -76,7 +81,7 @@ def main() -> None:
         if given.predictor is None
         else LatencyPredictor.load(given.predictor)
     )
-    observed = in_sequence(observed_runs(predictor.table()), given.plan)
+    observed = observed_runs(predictor.table())
     console = Console(highlight=False, stderr=True)
     settings = settings_of(predictor)
     found_of = splits(observed, console)
@@ -85,9 +90,10 @@ def main() -> None:
         for split, found in found_of.items()
     }
     again = resplits(observed, settings, given.resplits, console)
-    found = curve(observed, given.curve_seeds, console)
+    found = curve(in_sequence(observed, given.plan), given.curve_seeds, console)
     report = {
         "table": about(observed),
+        "new_names": new_names(observed, settings, predictor.parts),
         "fit": dict(predictor.parts.scores),
         "splits": of_splits,
         "resplits": again,
@@ -107,11 +113,13 @@ def main() -> None:
 
 
 def in_sequence(observed: Observed, plan: Path) -> Observed:
-    """Put runs into the order of their plan."""
+    """Give the runs of a plan in its order."""
     numbers = run_numbers(read_plan(plan))
-    if unknown := set(observed.table["run_id"]) - set(numbers):
-        raise SystemExit(f"--plan: must be the plan of all runs; {plan} lacks {min(unknown)}")
-    return observed.chosen(np.argsort([numbers[run_id] for run_id in observed.table["run_id"]]))
+    place = np.array([numbers.get(run_id, -1) for run_id in observed.table["run_id"]])
+    if (place < 0).all():
+        raise SystemExit(f"--plan: must be a plan of these runs; {plan} has none of them")
+    order = np.argsort(place, kind="stable")
+    return observed.chosen(order[place[order] >= 0])
 
 
 def settings_of(predictor: LatencyPredictor) -> HeadSettings:
@@ -169,7 +177,7 @@ def resplit(observed: Observed, settings: HeadSettings, seed: int) -> dict[str, 
     held = rng.choice(points, round(TEST_SHARE * len(points)), replace=False)
     test = np.isin(observed.groups, held)
     train = observed.chosen(np.flatnonzero(~test))
-    parts, _ = fitted_parts(train, settings, known=known_statistics(observed))
+    parts, _ = fitted_parts(train, settings, known=known_statistics(observed), new_names=False)
     given = answers(parts, observed.chosen(np.flatnonzero(test)))
     errors = given.log_cycles - given.predicted
     inside = (given.accuracy_low <= given.accuracy) & (given.accuracy <= given.accuracy_high)
@@ -224,8 +232,27 @@ def aims(scored: Mapping[str, Any], again: Mapping[str, Any]) -> list[dict[str, 
 
 def unseen_runs(observed: Observed, settings: HeadSettings) -> dict[str, Any]:
     """What cross-validation says of all runs: forecasts, and where the errors are."""
-    parts, unseen = fitted_parts(observed, settings)
+    parts, unseen = fitted_parts(observed, settings, new_names=False)
     return {"forecast": forecasts(observed, parts, unseen), "limits": limits(observed, unseen)}
+
+
+def new_names(
+    observed: Observed, settings: HeadSettings, parts: PredictorParts
+) -> list[dict[str, Any]]:
+    """How much wider intervals are for names that no run has, and how many of each name hold."""
+    given = lessons(observed, parts.statistics, parts.domain.categories, parts.tap_ratios.input)
+    _, unseen = fitted_parts(observed, settings, new_names=False)
+    usual = parts.residuals["hyperparameters"].half_width(CONFIDENCE)[0]
+    found = []
+    for key, each in new_name_errors(given, observed, settings, unseen).items():
+        factor = parts.domain.unseen[key]
+        inside = np.abs(each.errors.error) <= factor * usual
+        by_name = {str(name): float(inside[each.names == name].mean())
+                   for name in np.unique(each.names)}  # fmt: skip
+        worst = min(by_name, key=by_name.__getitem__)
+        found.append({"key": key, "factor": factor, "coverage": float(inside.mean()),
+                      "worst": worst, "by_name": by_name})  # fmt: skip
+    return found
 
 
 def limits(observed: Observed, unseen: Unseen) -> dict[str, Any]:
@@ -333,7 +360,7 @@ def grown(observed: Observed, order: Order, seed: int) -> list[tuple[int, float]
             added = order(predictor, observed, left, CURVE_STEP)
         chosen, left = np.concatenate([chosen, added]), left[~np.isin(left, added)]
         train = observed.chosen(chosen)
-        parts, _ = fitted_parts(train, DEFAULT_SETTINGS, known=known)
+        parts, _ = fitted_parts(train, DEFAULT_SETTINGS, known=known, new_names=False)
         predictor = LatencyPredictor(parts=parts)
         given = answers(parts, asked)
         rmse = float(np.sqrt(np.mean((given.log_cycles - given.predicted) ** 2)))

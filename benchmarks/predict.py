@@ -250,7 +250,10 @@ def one_by_one(predictor: LatencyPredictor, rows: pd.DataFrame, found: pd.DataFr
 
 
 def configurations(count: int, networks: Sequence[str]) -> pd.DataFrame:
-    """Draw configurations of which no two are alike, on the frames that the predictor knows."""
+    """Draw configurations of which no two are alike, on two frames that the predictor knows.
+
+    On two, so that it is `networks` that says how many are of one shape.
+    """
     rng = np.random.default_rng(1)
     known = LatencyPredictor.default().parts.statistics
     frames = pd.DataFrame(
@@ -261,9 +264,9 @@ def configurations(count: int, networks: Sequence[str]) -> pd.DataFrame:
             }
             for name, entries in known.items()
             for entry in entries
-            if not entry.coding and entry.events.shape[1] == 2
+            if not entry.coding and entry.events.shape == (8, 2)
         ]
-    )  # fmt: skip
+    ).head(2)  # fmt: skip
     choices = {
         "network": networks,
         "neuron.model": ("lif", "lapicque"),

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ..predictor.ensemble import Ensemble, TreeSettings, fit_head
 from ..predictor.events import InputStatistics
-from ..predictor.features import categories_of, feature_names
+from ..predictor.features import categories_of, feature_names, row_from_config
 from ..predictor.folder import PredictorParts, write_folder
-from ..predictor.intervals import Residuals, fit_domain
+from ..predictor.intervals import MOST_WIDENING, UNSEEN, Residuals, fit_domain
 from ..predictor.sparsity import Predicted, SparsityModel, logit
 from .forecasting import fit_forecaster
 from .learning import (
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 __all__ = ["FitReport", "Scores", "fit_predictor", "fitted_parts", "noise_floor", "scores_of"]
 
 _FOLDS = 10
+_FOLDS_OF_NAMES = 5
+_FEWEST_NAMES = 9
+_LEAST_WIDENING = 1.1
+_AT_CONFIDENCE = 0.9
 _LEAVE_ONE_OUT_UP_TO = 20
 _SMALLEST_ERROR = 0.01
 _FEWEST_FOR_SPREAD = 40
@@ -148,6 +152,7 @@ def fitted_parts(
     settings: HeadSettings | None = None,
     *,
     known: Mapping[str, Sequence[InputStatistics]] | None = None,
+    new_names: bool = True,
 ) -> tuple[PredictorParts, Unseen]:
     """Fit everything that a predictor needs.
 
@@ -159,6 +164,9 @@ def fitted_parts(
         See `fit_predictor`.
     known : mapping, optional
         Statistics of data sets; by default those that these runs have seen.
+    new_names : bool, optional
+        Whether to measure how far off predictions are for names that no run has, which takes a
+        third of the time. Not needed where none will be asked about.
 
     Returns
     -------
@@ -184,15 +192,20 @@ def fitted_parts(
     shifts = unseen.guessed_log_cycles - unseen.log_cycles
     statistics_errors = observed.log_cycles - measured_log_cycles(observed, tap_ratios=ratios)
     features = np.split(given.features, given.ends[:-1])
+    relative = Residuals(error=errors / unseen.spread, group=groups)
+    found = new_name_errors(given, observed, settings, unseen) if new_names else {}
+    factors = {key: _widening(each, relative) for key, each in found.items()}
     parts = PredictorParts(
         model=SparsityModel(ensembles=ensembles),
         profile=given.profile,
         forecaster=fit_forecaster(
             given, observed, unseen.predicted, unseen.spread, folds_of(groups)
         ),
-        domain=fit_domain(observed.configs, features, feature_names(categories), categories),
+        domain=fit_domain(
+            observed.configs, features, feature_names(categories), categories, factors
+        ),
         residuals={
-            "hyperparameters": Residuals(error=errors / unseen.spread, group=groups),
+            "hyperparameters": relative,
             "accuracy": Residuals(
                 error=logit(observed.accuracy) - logit(unseen.accuracy), group=groups
             ),
@@ -230,12 +243,9 @@ def _unseen(given: Lessons, observed: Observed, settings: HeadSettings, guessed:
             firing[given.rows_of([run])] = each.firing_rate
             expected[int(run)] = each
     sizes = np.abs(observed.log_cycles - log_cycles)
-    spread = np.ones(count)
-    # Of the errors, too, only those of other runs are known
-    for held_out in parts if _has_spread(observed.groups) else ():
-        seen = np.setdiff1d(np.arange(count), held_out)
-        head = _spread_head(given, sizes, seen)
-        spread[held_out] = np.exp(head.values(given.features[given.ends[held_out] - 1]))
+    spread = np.empty(count)
+    for held_out in parts:  # of the errors, too, only those of other runs are known
+        spread[held_out] = _spread_of(given, observed, sizes, held_out)
     return Unseen(
         log_cycles=log_cycles,
         guessed_log_cycles=guessed_log_cycles,
@@ -245,6 +255,77 @@ def _unseen(given: Lessons, observed: Observed, settings: HeadSettings, guessed:
         predicted=[expected[run] for run in range(count)],
         settings=settings,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NewNames:
+    """Errors of models that had not seen the name that a run has under a key.
+
+    Attributes
+    ----------
+    names : ndarray of str, shape (runs,)
+    errors : Residuals
+        Of log cycles, over the predicted spread.
+    """
+
+    names: NDArray[np.str_]
+    errors: Residuals
+
+
+def new_name_errors(
+    given: Lessons, observed: Observed, settings: HeadSettings, unseen: Unseen
+) -> dict[str, NewNames]:
+    """Ask about the runs of every name models that have learned from those of other names.
+
+    Returns
+    -------
+    dict of str to NewNames
+        By those of `UNSEEN` under which runs have several names.
+    """
+    rows = [row_from_config(config) for config in observed.configs]
+    sizes = np.abs(observed.log_cycles - unseen.log_cycles)
+    found = {}
+    for key in UNSEEN:
+        names = np.array([str(row[key]) for row in rows])
+        different, numbers = np.unique(names, return_inverse=True)
+        if len(different) == 1:
+            continue
+        errors = np.empty(len(observed))
+        for held_out in folds(numbers, _FOLDS_OF_NAMES):
+            seen = np.setdiff1d(np.arange(len(observed)), held_out)
+            predicted, _ = predicted_log_cycles(given, held_out, teach(given, seen, settings))
+            spread = _spread_of(given, observed, sizes, held_out)
+            errors[held_out] = (observed.log_cycles[held_out] - predicted) / spread
+        found[key] = NewNames(names=names, errors=Residuals(error=errors, group=observed.groups))
+    return found
+
+
+def _widening(found: NewNames, usual: Residuals) -> float:
+    """How much wider an interval must be for a name that no run has.
+
+    By the errors of all names together; of too few names for a mean to say much, by those of the
+    name that was told worst. It is at least a little, also if new names were told as well.
+    """
+    names = np.unique(found.names)
+    everything = np.ones(len(found.names), dtype=bool)
+    parts = [found.names == name for name in names] if len(names) < _FEWEST_NAMES else [everything]
+    width = max(
+        Residuals(error=found.errors.error[part], group=found.errors.group[part])
+        .half_width(_AT_CONFIDENCE)[0]
+        for part in parts
+    )  # fmt: skip
+    unit = usual.half_width(_AT_CONFIDENCE)[0]
+    return float(np.clip(width / max(unit, 1e-9), _LEAST_WIDENING, MOST_WIDENING))
+
+
+def _spread_of(
+    given: Lessons, observed: Observed, sizes: _Floats, held_out: NDArray[np.int64]
+) -> _Floats:
+    """Predict from the errors of all other runs how far cycles of some are off; 1 if few are."""
+    if not _has_spread(observed.groups):
+        return np.ones(len(held_out))
+    head = _spread_head(given, sizes, np.setdiff1d(np.arange(len(observed)), held_out))
+    return np.exp(head.values(given.features[given.ends[held_out] - 1]))
 
 
 def _frozen(

@@ -236,13 +236,14 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> Contents:
     return replace(contents, table=with_stale(contents.table))
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a calibration table.
+def read_table(path: str | Path, *others: str | Path) -> pd.DataFrame:
+    """Read one calibration table, or several as one.
 
     Parameters
     ----------
-    path : str or Path
-        Folder of a campaign, or a Parquet file that `spikemeter table` exported.
+    path, *others : str or Path
+        Folders of campaigns, or Parquet files that `spikemeter table` exported. Of a run that
+        several have the first measured row of this version is taken, else the first row.
 
     Returns
     -------
@@ -259,11 +260,17 @@ def read_table(path: str | Path) -> pd.DataFrame:
     UserWarning
         For every batch of rows that is damaged.
     """
-    contents = read_columns(Path(path))
-    for sentence in contents.sentences():
-        warnings.warn(sentence, stacklevel=2)
-    frame: pd.DataFrame = contents.table.to_pandas()
-    return frame
+    found = [read_columns(Path(each)) for each in (path, *others)]
+    for contents in found:
+        for sentence in contents.sentences():
+            warnings.warn(sentence, stacklevel=2)
+    whole = pa.concat_tables([each.table for each in found], promote_options="permissive")
+    frame: pd.DataFrame = whole.to_pandas()
+    if not others:
+        return frame
+    worse = frame["stale"].to_numpy(dtype=bool) | ~frame["status"].isin(_FINDINGS).to_numpy()
+    best_first = frame.iloc[np.argsort(worse, kind="stable")]
+    return best_first.drop_duplicates("run_id").sort_index().reset_index(drop=True)
 
 
 def merge_batches(folder: Path, *, least: int = BATCHES_TO_MERGE, whole: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..predictor.ensemble import TreeSettings
 from ..predictor.sparsity import SparsityModel
@@ -55,11 +56,12 @@ def tuned(given: Lessons, observed: Observed) -> HeadSettings:
     Returns
     -------
     mapping of str to TreeSettings
-        The default ones where there are too few points to choose by.
+        The default ones where there are too few points to choose by. The first candidate where the
+        best one is not better by more than a standard error.
     """
     if len(np.unique(observed.groups)) < _FEWEST_POINTS:
         return DEFAULT_SETTINGS
-    errors = np.zeros((2, len(_CANDIDATES)))
+    errors = np.zeros((2, len(_CANDIDATES), len(observed)))
     everything = np.arange(len(observed))
     for held_out in folds(observed.groups, _FOLDS, seed=1):
         seen = np.setdiff1d(everything, held_out)
@@ -70,8 +72,24 @@ def tuned(given: Lessons, observed: Observed) -> HeadSettings:
             rates = {name: grow_head(given, seen, name, candidate) for name in ("firing", "output")}
             changed = SparsityModel(ensembles={**model.ensembles, **rates})
             log_cycles, _ = predicted_log_cycles(given, held_out, changed)
-            errors[0, number] += np.sum((observed.log_cycles[held_out] - log_cycles) ** 2)
+            errors[0, number, held_out] = (observed.log_cycles[held_out] - log_cycles) ** 2
             accuracy = grow_head(given, seen, "accuracy", candidate).values(given.features[ends])
-            errors[1, number] += np.sum((given.targets["accuracy"][ends] - accuracy) ** 2)
-    cycles, whole = (_CANDIDATES[int(each.argmin())] for each in errors)
+            errors[1, number, held_out] = (given.targets["accuracy"][ends] - accuracy) ** 2
+    cycles, whole = (_CANDIDATES[_clearly_best(each, observed.groups)] for each in errors)
     return {**DEFAULT_SETTINGS, "firing": cycles, "output": cycles, "accuracy": whole}
+
+
+def _clearly_best(errors: NDArray[np.float64], groups: NDArray[np.int64]) -> int:
+    """Choose the candidate that beats the first by more than a standard error, or the first.
+
+    Parameters
+    ----------
+    errors : ndarray of float, shape (candidates, runs)
+        Squared.
+    groups : ndarray of int, shape (runs,)
+        Runs of one point, whose errors are alike.
+    """
+    best = int(errors.mean(axis=1).argmin())
+    _, member = np.unique(groups, return_inverse=True)
+    gains = np.bincount(member, errors[0] - errors[best])
+    return best if gains.sum() > gains.std() * np.sqrt(len(gains)) else 0

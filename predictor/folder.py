@@ -28,7 +28,7 @@ from .events import InputStatistics, TapRatios
 from .features import CATEGORICAL_KEYS, feature_names
 from .forecast import FEATURES as FORECAST_FEATURES
 from .forecast import PROGRESS, Forecaster
-from .intervals import OF_NAME, Domain, Residuals
+from .intervals import MOST_WIDENING, OF_NAME, UNSEEN, Domain, Residuals
 from .profile import Profile
 from .sparsity import HEADS, SparsityModel
 from .strict import (
@@ -53,7 +53,7 @@ __all__ = [
     "write_folder",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when the files or the features change so that older folders cannot be read."""
 
 _MANIFEST = "manifest.json"
@@ -121,6 +121,10 @@ class PredictorParts:
         return replace(self, scores=scores)
 
 
+_MOST_NETWORKS = 20_000
+_Networks = Annotated[tuple[str, ...], FailFast(), Field(min_length=1, max_length=_MOST_NETWORKS)]
+
+
 class _File(Strict):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
@@ -149,6 +153,8 @@ class _Manifest(Strict):
     high: Numbers
     categories: Annotated[dict[str, Names], Few]
     datasets: Names
+    networks: _Networks
+    unseen: dict[str, Annotated[float, Field(ge=1, le=MOST_WIDENING)]]
     of_name: Annotated[dict[str, Annotated[dict[str, tuple[float, float]], Few]], Few]
     profile: _Profile
     tap_ratios: _TapRatios
@@ -285,6 +291,8 @@ def _manifest(parts: PredictorParts, files: Mapping[str, bytes]) -> _Manifest:
         high=domain.high.tolist(),
         categories=dict(domain.categories),
         datasets=domain.datasets,
+        networks=domain.networks,
+        unseen=dict(domain.unseen),
         of_name={feature: dict(ranges) for feature, ranges in domain.of_name.items()},
         profile=_Profile(
             mean=parts.profile.mean.tolist(), components=parts.profile.components.tolist()
@@ -335,6 +343,8 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
         raise ValueError(f"categories must be of {', '.join(CATEGORICAL_KEYS)}")
     if manifest.feature_names != feature_names(manifest.categories):
         raise ValueError("the features are not those of this version; fit it again")
+    if unknown := set(manifest.unseen) - set(UNSEEN):
+        raise ValueError(f"unseen must be of {', '.join(UNSEEN)}, got {min(unknown)!r}")
     count = len(manifest.feature_names)
     if not len(manifest.low) == len(manifest.high) == count:
         raise ValueError(f"ranges must be {count}, one per feature")
@@ -360,7 +370,9 @@ def _parts(manifest: _Manifest, files: Mapping[str, bytes]) -> PredictorParts:
             high=np.array(manifest.high),
             categories=manifest.categories,
             datasets=manifest.datasets,
+            networks=manifest.networks,
             of_name=manifest.of_name,
+            unseen=manifest.unseen,
         ),
         residuals={name: _residuals(manifest.residuals[name]) for name in RESIDUALS},
         estimated=(
@@ -393,6 +405,7 @@ def _check_names(manifest: _Manifest, statistics: Mapping[str, list[_Statistics]
     codings = [entry.coding for entries in statistics.values() for entry in entries]
     names = [
         *manifest.datasets,
+        *manifest.networks,
         *statistics,
         *(name for names in manifest.categories.values() for name in names),
         *(value for coding in codings for value in coding.values() if isinstance(value, str)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,11 +28,13 @@ from .machine import Timing, mean_of_samples
 __all__ = [
     "DEPTHS",
     "FAMILIES",
+    "MOST_WIDENING",
     "OF_NAME",
     "OUTSIDE_FACTOR",
     "QUANTISATION_ERRORS",
     "STATISTICS_ERRORS",
     "TOO_FEW_FACTOR",
+    "UNSEEN",
     "WIDEST",
     "Domain",
     "Residuals",
@@ -44,10 +46,18 @@ __all__ = [
 ]
 
 OUTSIDE_FACTOR = 2.0
-"""The interval of log cycles is this much wider outside the calibrated domain."""
+"""The interval of log cycles is this much wider outside the calibrated domain.
+
+For names in place of the calibrated ones it is measured instead, where that could be done."""
 
 TOO_FEW_FACTOR = 1.5
 """With too few runs for a confidence, the widest error seen times this is the interval."""
+
+UNSEEN = ("network", "surrogate.name", "dataset")
+"""Keys under which somebody else's configuration may well have another name than all runs."""
+
+MOST_WIDENING = 100.0
+"""Largest factor by which a name that is new makes an interval wider."""
 
 WIDEST = 50.0
 """Largest half width of an interval of log cycles: such an interval says nothing at all."""
@@ -336,10 +346,13 @@ class Domain:
         Calibrated range of each feature.
     categories : mapping
         Calibrated names of each categorical key.
-    datasets : tuple of str
-        Calibrated data sets.
+    datasets, networks : tuple of str
+        Calibrated data sets and networks.
     of_name : mapping
         Calibrated ranges of the features of `OF_NAME` under each name of their key.
+    unseen : mapping of str to float
+        For some of `UNSEEN`: how much wider an interval is where the name is none of the calibrated
+        ones, measured on names that were left out.
     """
 
     feature_names: tuple[str, ...]
@@ -347,7 +360,9 @@ class Domain:
     high: NDArray[np.float64]
     categories: Mapping[str, tuple[str, ...]]
     datasets: tuple[str, ...]
+    networks: tuple[str, ...]
     of_name: Mapping[str, Mapping[str, tuple[float, float]]]
+    unseen: Mapping[str, float]
     _limits: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False, repr=False)
     _spans: tuple[str, ...] = field(init=False, repr=False)
     _named: tuple[tuple[int, str, str, Mapping[str, tuple[float, float]]], ...] = field(
@@ -379,8 +394,8 @@ class Domain:
         )
         object.__setattr__(self, "_named", named)
 
-    def excursions(self, config: Config, features: NDArray[np.float32]) -> list[str]:
-        """Sentences that say where a configuration leaves the calibrated domain.
+    def excursions(self, config: Config, features: NDArray[np.float32]) -> dict[str, str]:
+        """Say where a configuration leaves the calibrated domain.
 
         Parameters
         ----------
@@ -390,36 +405,69 @@ class Domain:
 
         Returns
         -------
-        list of str
-            Empty inside the domain. The hardware is never part of it: its timing is computed.
+        dict of str to str
+            A sentence for each key or feature; empty inside the domain. The hardware is never part
+            of it: its timing is computed.
         """
-        found = self.unknown_names(config.dataset, config)
-        found += [sentence for _, sentence in self.named_excursions(config, features[:1])]
+        found = self.unknown_names(config.dataset, config) | self.strange_network(config.network)
+        for _, feature, sentence in self.named_excursions(config, features[:1]):
+            found[feature] = sentence
         outside = self.outside(features)
         if outside.any():
             for column in np.flatnonzero(outside.any(axis=0)).tolist():
                 layer = int(outside[:, column].argmax())
                 value = float(features[layer, column])
-                found.append(self.range_sentence(column, config.layers[layer].name, value))
+                sentence = self.range_sentence(column, config.layers[layer].name, value)
+                found[self.feature_names[column]] = sentence
         return found
 
-    def unknown_names(self, dataset: str | None, config: Config) -> list[str]:
+    def widening(self, network: str, outside: Iterable[str]) -> float:
+        """How much wider the interval of a configuration is than that of a calibrated one.
+
+        Parameters
+        ----------
+        network : str
+        outside : iterable of str
+            Keys and features by which it leaves the domain.
+
+        Returns
+        -------
+        float
+            1 inside. Names that are new widen by what was measured of such, several by the product;
+            whatever else is outside widens by `OUTSIDE_FACTOR`, once.
+        """
+        keys = set(outside) if network in self.networks else {*outside, "network"}
+        others = OUTSIDE_FACTOR if keys - set(self.unseen) else 1.0
+        return others * math.prod(self.unseen[key] for key in keys & set(self.unseen))
+
+    def strange_network(self, network: str) -> dict[str, str]:
+        """Say that a network was not calibrated, if nobody knows what that costs.
+
+        Where it was measured on networks that were left out, one whose layers are in range counts
+        as inside, with a wider interval.
+        """
+        if "network" in self.unseen or network in self.networks:
+            return {}
+        known = ", ".join(self.networks)
+        return {"network": f"network: {network!r} was not calibrated (calibrated: {known})"}
+
+    def unknown_names(self, dataset: str | None, config: Config) -> dict[str, str]:
         """Sentences about a data set, and the names that a configuration chooses, if not known."""
-        found = []
+        found = {}
         if dataset not in self.datasets:
             what = "a private data set" if dataset is None else repr(dataset)
             known = ", ".join(self.datasets) or "none by name"
-            found.append(f"dataset: {what} was not calibrated (calibrated: {known})")
+            found["dataset"] = f"dataset: {what} was not calibrated (calibrated: {known})"
         for key in CATEGORICAL_KEYS:
             value = category(config, key)
             if value not in self.categories[key]:
                 known = ", ".join(self.categories[key])
-                found.append(f"{key}: {value!r} was not calibrated (calibrated: {known})")
+                found[key] = f"{key}: {value!r} was not calibrated (calibrated: {known})"
         return found
 
     def named_excursions(
         self, config: Config, features: NDArray[np.float32]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[tuple[int, str, str]]:
         """Find rows out of the ranges that depend on a name.
 
         Parameters
@@ -432,7 +480,7 @@ class Domain:
         Yields
         ------
         row : int
-        sentence : str
+        feature, sentence : str
         """
         for column, feature, key, ranges in self._named:
             name = category(config, key)
@@ -441,7 +489,8 @@ class Domain:
                 low, high = _with_slack(feature, *ranges[name])
                 values = features[:, column]
                 for row in np.flatnonzero((values < low) | (values > high)).tolist():
-                    yield row, _named_sentence(feature, name, float(values[row]), ranges[name])
+                    value = float(values[row])
+                    yield row, feature, _named_sentence(feature, name, value, ranges[name])
 
     def outside(self, features: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Mark features, in the last axis, that are out of their calibrated range."""
@@ -465,8 +514,9 @@ def fit_domain(
     features: Sequence[NDArray[np.float32]],
     feature_names: tuple[str, ...],
     categories: Mapping[str, tuple[str, ...]],
+    unseen: Mapping[str, float],
 ) -> Domain:
-    """Read the calibrated domain off the runs of a table."""
+    """Read the calibrated domain off the runs of a table; see `Domain`."""
     stacked = np.concatenate(features).astype(np.float64)
     firsts = np.array([rows[0] for rows in features], dtype=np.float64)
     of_name: dict[str, dict[str, tuple[float, float]]] = {}
@@ -483,7 +533,9 @@ def fit_domain(
         high=stacked.max(axis=0),
         categories=categories,
         datasets=tuple(sorted({config.dataset for config in configs if config.dataset})),
+        networks=tuple(sorted({config.network for config in configs})),
         of_name=of_name,
+        unseen=unseen,
     )
 
 

@@ -161,18 +161,18 @@ def _answer(
     _, first, point = np.unique(
         asked.point[asked.row[chosen]], return_index=True, return_inverse=True
     )
+    shift, doubtful = estimation_doubt(parts, confidence)
     learned = learn(question, first, parts)
     timed = time_hardware(question, learned, point, places, confidence)
     units, warning = parts.residuals["hyperparameters"].half_width(confidence)
     logits, _ = parts.residuals["accuracy"].half_width(confidence)
     estimated = question.networks.estimated[question.network]
-    shift, doubtful = estimation_doubt(parts, confidence)
     inside = (learned.texts == "")[point] & ~(estimated & (shift is None))
-    wider = np.where(inside, 1.0, OUTSIDE_FACTOR)
+    outside = np.where(inside, 1.0, OUTSIDE_FACTOR)
     learned_half_width = units * learned.spread[point] + np.where(estimated, shift or 0.0, 0.0)
-    half_width = learned_half_width * wider + timed.half_width
+    half_width = learned_half_width * learned.widening[point] + timed.half_width
     factor = np.exp(np.minimum(half_width, WIDEST))
-    accuracy, low, high = accuracy_interval(learned.accuracy[point], logits * wider)
+    accuracy, low, high = accuracy_interval(learned.accuracy[point], logits * outside)
     warnings = _with_notes(question, learned.texts, first, doubtful, warning)[point]
     for members, sentences in timed.warnings:
         for sentence in sentences:

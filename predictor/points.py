@@ -24,7 +24,7 @@ from .features import (
     run_features,
 )
 from .folder import PredictorParts
-from .intervals import Domain
+from .intervals import OUTSIDE_FACTOR, Domain
 from .machine import tap_bounds
 from .sparsity import SparsityModel, factor_of, logistic, rate_of
 from .timing import DRAIN_CYCLES, LayerShapes, layer_shapes, stack_shapes
@@ -115,6 +115,8 @@ class Learned:
     known_places : ndarray of bool, shape (points,)
         Where a layer with maps of a single pixel gets exactly one spike a line.
     accuracy, spread : ndarray of float, shape (points,)
+    widening : ndarray of float, shape (points,)
+        How much wider the interval is than inside the calibrated domain.
     texts : ndarray of str, shape (points,)
         Why they are outside the calibrated domain; empty for those inside.
     """
@@ -125,6 +127,7 @@ class Learned:
     known_places: _Flags
     accuracy: _Floats
     spread: _Floats
+    widening: _Floats
     texts: _Texts
 
 
@@ -174,6 +177,7 @@ def learn(question: Question, first: _Indices, parts: PredictorParts) -> Learned
     networks, network = question.networks, question.network[first]
     kinds = list(_kinds(question, first))
     columns = _features(networks, network, kinds, parts.domain)
+    texts, widening = _excursions(parts, networks, network, kinds, columns)
     between = _between(parts, columns, networks.events.shape[1])
     lines, sizes = networks.lines[network], networks.pixels[network] * networks.channels[network]
     ones = np.concatenate([networks.full[network, None], (between == 1).any(axis=2)], axis=1)
@@ -190,7 +194,8 @@ def learn(question: Question, first: _Indices, parts: PredictorParts) -> Learned
         known_places=(lines & ones).any(axis=1),
         accuracy=logistic(ensembles["accuracy"].values_of_many(last)),
         spread=factor_of(ensembles["spread"].values_of_many(last)),
-        texts=_excursions(parts.domain, networks, network, kinds, columns),
+        widening=widening,
+        texts=texts,
     )
 
 
@@ -275,38 +280,53 @@ def _taps(
 
 
 def _excursions(
-    domain: Domain,
+    parts: PredictorParts,
     networks: Networks,
     network: _Indices,
     kinds: Sequence[tuple[_Indices, Config]],
     columns: NDArray[np.float32],
-) -> _Texts:
-    """Say where points leave the calibrated domain, as `Domain.excursions` does."""
+) -> tuple[_Texts, _Floats]:
+    """Say where points leave the calibrated domain, as `Domain.excursions` and `widening` do."""
+    domain = parts.domain
     texts: _Texts = np.full(len(network), "", dtype=object)
+    outside = networks.estimated[network] & (parts.estimated is None)
+    unseen = np.ones(len(network))
+
+    def add(key: str, where: _Indices, sentences: str | Sequence[str]) -> None:
+        add_sentences(texts, where, sentences)
+        if key in domain.unseen:
+            unseen[where] *= domain.unseen[key]
+        else:
+            outside[where] = True
+
     datasets = [config.dataset for config in networks.configs]
     number = {name: index for index, name in enumerate(dict.fromkeys(datasets))}
     dataset = np.array([number[name] for name in datasets])[network]
     for members, config in kinds:
         for name, index in number.items():
             alike = members[dataset[members] == index]
-            for sentence in domain.unknown_names(name, config):
-                add_sentences(texts, alike, sentence)
-        rows = columns[:, 0, members].T
-        for row, sentence in domain.named_excursions(config, rows):
-            add_sentences(texts, members[row : row + 1], sentence)
-    outside = domain.outside(columns.T)
-    somewhere = np.asarray(outside.any(axis=1))
+            for key, sentence in domain.unknown_names(name, config).items():
+                add(key, alike, sentence)
+    names = [config.network for config in networks.configs]
+    said = [domain.strange_network(name).get("network", "") for name in names]
+    (new,) = np.nonzero(np.array([name not in domain.networks for name in names])[network])
+    add("network", new, [said[each] for each in network[new]])
+    for members, config in kinds:
+        for row, feature, sentence in domain.named_excursions(config, columns[:, 0, members].T):
+            add(feature, members[row : row + 1], sentence)
+    out = domain.outside(columns.T)
+    somewhere = np.asarray(out.any(axis=1))
     for column in np.flatnonzero(somewhere.any(axis=0)).tolist():
-        (out,) = np.nonzero(somewhere[:, column])
-        layers = outside[out, :, column].argmax(axis=1)
-        names = [
+        (rows,) = np.nonzero(somewhere[:, column])
+        layers = out[rows, :, column].argmax(axis=1)
+        of_layers = [
             networks.configs[at].layers[layer].name
-            for at, layer in zip(network[out].tolist(), layers.tolist(), strict=True)
+            for at, layer in zip(network[rows].tolist(), layers.tolist(), strict=True)
         ]
-        found = list(zip(names, columns[column, layers, out].tolist(), strict=True))
-        said = {each: domain.range_sentence(column, *each) for each in set(found)}
-        add_sentences(texts, out, [said[each] for each in found])
-    return texts
+        found = list(zip(of_layers, columns[column, layers, rows].tolist(), strict=True))
+        sentence_of = {each: domain.range_sentence(column, *each) for each in set(found)}
+        add(domain.feature_names[column], rows, [sentence_of[each] for each in found])
+    return texts, unseen * np.where(outside, OUTSIDE_FACTOR, 1.0)
 
 
 def add_sentences(texts: _Texts, where: _Indices, sentences: str | Sequence[str]) -> None:
@@ -314,6 +334,6 @@ def add_sentences(texts: _Texts, where: _Indices, sentences: str | Sequence[str]
     if isinstance(sentences, str):
         sentences = [sentences] * len(where)
     texts[where] = [
-        f"{text}; {sentence}" if text else sentence
+        f"{text}; {sentence}" if text and sentence else text or sentence
         for text, sentence in zip(texts[where], sentences, strict=True)
     ]

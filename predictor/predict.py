@@ -547,6 +547,7 @@ def _from_hyperparameters(
     outside = parts.domain.excursions(config, features)
     shift, said = estimation_doubt(parts, confidence) if entering.estimated else (0.0, None)
     notes = [text for text in (entering.warning, said, warning) if text]
+    wider = parts.domain.widening(config.network, [*outside, *(["input"] if shift is None else [])])
     known_well = not outside and shift is not None
     pixels = config.input.height * config.input.width
     return _estimate(
@@ -554,10 +555,9 @@ def _from_hyperparameters(
         timing,
         confidence=confidence,
         fidelity="hyperparameters" if rates is None else "forecast",
-        half_width=(half_width + (shift or 0.0)) * (1.0 if known_well else OUTSIDE_FACTOR)
-        + doubt.half_width,
+        half_width=(half_width + (shift or 0.0)) * wider + doubt.half_width,
         in_domain=known_well and doubt.in_domain,
-        warnings=(*outside, *notes, *doubt.warnings),
+        warnings=(*outside.values(), *notes, *doubt.warnings),
         input_rates=[float(entering.events.mean()) / pixels, *predicted.output_rate[:-1].tolist()],
         firing_rates=firing_rates.tolist(),
         accuracy=_accuracy(float(predicted.accuracy[-1]), confidence, parts, not known_well),

@@ -80,20 +80,21 @@ def predict(
 
 
 def fit(
-    table: Annotated[
-        Path, typer.Argument(metavar="TABLE|DIR", help="table.parquet, or its campaign folder.")
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE|DIR", help="Each a table.parquet, or its campaign folder."),
     ],
     out: Annotated[Path, typer.Option(metavar="PREDICTOR", help="Folder to write.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Fit a predictor to a calibration table.
+    """Fit a predictor to a calibration table, or to several.
 
     Example: spikemeter fit campaign --out predictor
     """
     from .calibration import fit_predictor, read_table
 
     with quiet_stdout():
-        report = fit_predictor(read_table(table), out)
+        report = fit_predictor(read_table(*tables), out)
     emit(report, as_json, show_fit)
 
 

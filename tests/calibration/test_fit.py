@@ -11,9 +11,12 @@ from synthetic_runs import synthetic_table, synthetic_train_events
 
 from spikemeter._cli_show import show_fit
 from spikemeter.calibration.fit import (
+    NewNames,
+    _widening,
     fit_predictor,
     fitted_parts,
     folds_of,
+    new_name_errors,
     noise_floor,
     r_squared,
     scores_of,
@@ -26,6 +29,7 @@ from spikemeter.errors import InputError, PredictorError
 from spikemeter.predictor import LatencyPredictor
 from spikemeter.predictor.ensemble import TreeSettings
 from spikemeter.predictor.features import FLAT_KEYS, config_from_row
+from spikemeter.predictor.intervals import Residuals
 from spikemeter.predictor.sparsity import logit
 
 QUICK = {name: TreeSettings(rounds=20, eta=0.2) for name in DEFAULT_SETTINGS}
@@ -156,6 +160,49 @@ def test_what_is_called_unseen_was_not_seen(table, observed, parts_and_unseen, t
     np.testing.assert_allclose(other.log_cycles[held_out], unseen.log_cycles[held_out], rtol=0.02)
     others = np.setdiff1d(np.arange(48), held_out)
     assert np.abs(other.log_cycles[others] - unseen.log_cycles[others]).max() > 0.1
+
+
+@pytest.mark.parametrize("key", ["network", "surrogate.name"])
+def test_names_that_are_called_unseen_were_not_seen(table, observed, parts_and_unseen, key):
+    """What is measured of runs with one name teaches nothing to the model that is asked of them."""
+    parts, unseen = parts_and_unseen
+    assert set(parts.domain.unseen) == {"network", "surrogate.name"}  # all are of one data set
+    held_out = (table[key] == table[key].iloc[0]).to_numpy()
+    cycles = table["cycles.mean"].to_numpy() * np.where(held_out, 100, 1)
+    rates = [
+        [0.9] * len(rates) if out else rates
+        for rates, out in zip(table["layers.output_rate"], held_out, strict=True)
+    ]
+    changed = table.assign(**{"cycles.mean": cycles, "layers.output_rate": rates})
+    other = observed_runs(changed)
+    before, after = (
+        new_name_errors(
+            lessons(runs, parts.statistics, parts.domain.categories, parts.tap_ratios.input),
+            runs, QUICK, unseen,
+        )[key].errors.error
+        for runs in (observed, other)
+    )  # fmt: skip
+    np.testing.assert_allclose((after - before)[held_out], np.log(100), rtol=0.02)
+    assert np.abs(after - before)[~held_out].max() > 0.1
+
+
+def test_intervals_for_new_names_widen_by_the_errors_of_names_that_were_left_out():
+    usual = Residuals(error=np.linspace(-1, 1, 100), group=np.arange(100))
+
+    def widening(names, error):
+        residuals = Residuals(error=np.array(error), group=np.arange(len(names)))
+        return _widening(NewNames(names=np.array(names), errors=residuals), usual)
+
+    many = [f"network {number // 10}" for number in range(100)]
+    assert widening(many, usual.error * 3) == pytest.approx(3)
+    assert widening(many, usual.error / 3) == 1.1  # never told better than what is known
+    one_of_ten = np.where(np.arange(100) < 6, 50.0, usual.error)
+    assert widening(many, one_of_ten) < 2  # the mean over ten names
+    few = ["a"] * 50 + ["b"] * 50
+    assert widening(few, np.where(np.arange(100) < 50, 5.0, 0.1)) == pytest.approx(
+        5 / usual.half_width(0.9)[0]
+    )
+    assert widening(few, usual.error * 1e6) == 100
 
 
 def test_the_spread_is_wider_where_errors_are_larger():

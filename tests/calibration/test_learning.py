@@ -368,6 +368,22 @@ def test_settings_are_those_that_do_best_on_unseen_points(given, observed, monke
         assert chosen[head] is QUICK[head]
 
 
+def test_plain_settings_stay_unless_others_are_clearly_better():
+    rng = np.random.default_rng(0)
+    plain = rng.exponential(size=200)
+    groups = np.arange(200)
+    little, much = plain - 0.02 + np.tile([1.0, -1.0], 100), plain - 0.5
+    assert tuning._clearly_best(np.stack([plain, little]), groups) == 0
+    assert tuning._clearly_best(np.stack([plain, much]), groups) == 1
+    assert tuning._clearly_best(np.stack([plain, plain + 1]), groups) == 0
+    # Runs of one point say the same thing again
+    eight = plain[:8] - 0.3 + np.tile([1.0, -1.0], 4)
+    assert tuning._clearly_best(np.stack([plain[:8], eight]), groups[:8]) == 0
+    again = np.stack([np.repeat(each, 25) for each in (plain[:8], eight)])
+    assert tuning._clearly_best(again, np.repeat(groups[:8], 25)) == 0
+    assert tuning._clearly_best(again, np.arange(200)) == 1
+
+
 def test_settings_are_chosen_by_what_fires_where_nothing_is_pooled(monkeypatch):
     useless, good = TreeSettings(rounds=1, eta=1e-3), TreeSettings(rounds=60, eta=0.2)
     observed = observed_runs(synthetic_table(networks=("8C3-6C3-10", "8C3-4C3-12-10")))

@@ -342,6 +342,21 @@ def test_an_exported_table_that_does_not_fit_is_refused(tmp_path, change, messag
         read_table(tmp_path / "table.parquet")
 
 
+def test_of_a_run_in_several_tables_the_first_that_was_measured_counts(tmp_path):
+    failed = [row("a", status="failed", reason="x"), row("b", status="failed", reason="x")]
+    stale = row("a", **{"cycles.mean": 1.0}) | {"version.train": 99}
+    append_rows(tmp_path / "one", failed)
+    append_rows(tmp_path / "two", [stale])
+    append_rows(tmp_path / "three", [row("a", **{"cycles.mean": 2.0}), row("c")])
+    append_rows(tmp_path / "four", [row("a", **{"cycles.mean": 3.0})])
+    found = read_table(*(tmp_path / name for name in ("one", "two", "three", "four")))
+    assert sorted(found["run_id"]) == ["a", "b", "c"]
+    of_run = found.set_index("run_id")
+    assert of_run["cycles.mean"]["a"] == 2
+    assert of_run["status"].to_dict() == {"a": "ok", "b": "failed", "c": "ok"}
+    assert read_table(tmp_path / "one", tmp_path / "one").equals(read_table(tmp_path / "one"))
+
+
 @pytest.mark.parametrize("name", ["missing", "."])
 def test_a_place_without_rows_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="cannot read the table"):

@@ -59,7 +59,7 @@ def test_a_folder_holds_plain_described_files_and_nothing_else(folder):
     assert sorted(file.name for file in folder.iterdir()) == sorted([*FILES, "manifest.json"])
     assert not list(folder.parent.glob(".*"))
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["schema_version"] == SCHEMA_VERSION == 3
+    assert manifest["schema_version"] == SCHEMA_VERSION == 4
     for entry in manifest["residuals"].values():
         assert len(entry["error"]) == len(entry["group"]) == 48
     assert sorted(manifest["files"]) == sorted(FILES)
@@ -199,12 +199,12 @@ MOVED = "forecast after 0.5"
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (changed("schema_version", 99), "its schema version must be 3, got 99; fit it again"),
-        (changed("schema_version", 1), "its schema version must be 3, got 1; fit it again"),
-        (changed("schema_version", LONG), "must be 3, got xxxx"),
-        (changed("schema_version", [[2]]), "must be 3, got a list; fit it again"),
-        (changed("schema_version", {"2": 2}), "must be 3, got a dict; fit it again"),
-        (lambda m: m.pop("schema_version"), "schema version must be 3, got None"),
+        (changed("schema_version", 99), "its schema version must be 4, got 99; fit it again"),
+        (changed("schema_version", 1), "its schema version must be 4, got 1; fit it again"),
+        (changed("schema_version", LONG), "must be 4, got xxxx"),
+        (changed("schema_version", [[2]]), "must be 4, got a list; fit it again"),
+        (changed("schema_version", {"2": 2}), "must be 4, got a dict; fit it again"),
+        (lambda m: m.pop("schema_version"), "schema version must be 4, got None"),
         (lambda m: m.pop("tap_ratios"), "tap_ratios: Field required"),
         (changed("tap_ratios", "input", -1), "tap_ratios.input: Input should be greater than 0"),
         (changed("tap_ratios", "hidden", 0), "tap_ratios.hidden: Input should be greater than 0"),
@@ -274,7 +274,7 @@ def test_a_manifest_that_does_not_fit_is_refused(copy, change, sentence):
 )  # fmt: skip
 def test_a_manifest_that_is_no_object_is_refused(copy, content):
     (copy / "manifest.json").write_bytes(content)
-    assert re.search(r"manifest\.json is not valid JSON|schema version must be 3", refusal(copy))
+    assert re.search(r"manifest\.json is not valid JSON|schema version must be 4", refusal(copy))
 
 
 def test_scores_are_for_the_record_and_may_say_anything(folder, copy, tmp_path):

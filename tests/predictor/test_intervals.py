@@ -256,11 +256,14 @@ def domain():
     ]
     categories = categories_of(configs)
     features = [layer_features(config, EVENTS, categories) for config in configs]
-    return fit_domain(configs, features, feature_names(categories), categories)
+    names = feature_names(categories)
+    return fit_domain(configs, features, names, categories, {"network": 1.5})
 
 
 def excursions(domain, config, events=EVENTS):
-    return domain.excursions(config, layer_features(config, events, domain.categories))
+    return list(
+        domain.excursions(config, layer_features(config, events, domain.categories)).values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,7 +312,7 @@ def names_domain():
     ]
     categories = categories_of(configs)
     features = [layer_features(config, EVENTS, categories) for config in configs]
-    return fit_domain(configs, features, feature_names(categories), categories)
+    return fit_domain(configs, features, feature_names(categories), categories, {})
 
 
 @pytest.mark.parametrize(
@@ -351,6 +354,7 @@ def test_what_was_never_calibrated_is_named(domain):
         [layer_features(changed(), EVENTS, categories_of([changed()]))],
         feature_names(categories_of([changed()])),
         categories_of([changed()]),
+        {},
     )
     found = excursions(only_sigmoid, changed(surrogate={"name": "atan", "slope": 2}))
     assert found == ["surrogate.name: 'atan' was not calibrated (calibrated: fast_sigmoid)"]

@@ -313,6 +313,12 @@ def made_on_purpose(files: Files) -> Iterator[tuple[str, Files]]:
                 f"errors of {value} for {name}",
                 with_manifest(residuals={**residuals, name: changed}),
             )
+    for value in (0.5, -1.0, 101.0, 1e308, Raw("NaN"), Raw("1e999"), "2", [2.0]):
+        yield f"a widening by {value}", with_manifest(unseen={"network": value})
+    yield "a widening of another key", with_manifest(unseen={"training.lr": 2.0})
+    yield "no network", with_manifest(networks=[])
+    yield "a network that cannot be shown", with_manifest(networks=["8C3-10\u001b[2J"])
+    yield "many networks", with_manifest(networks=["10"] * 30_000)
     long = {"error": [0.25] * 500_000, "group": [1] * 500_000}
     yield "long residuals", with_manifest(residuals={**residuals, "accuracy": long})
     for value in (10**30, -(2**63), 2**63):
