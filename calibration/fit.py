@@ -45,7 +45,7 @@ __all__ = ["FitReport", "Scores", "fit_predictor", "fitted_parts", "noise_floor"
 
 _FOLDS = 10
 _FOLDS_OF_NAMES = 5
-_FEWEST_NAMES = 9
+_FEWEST_NAMES = 5
 _LEAST_WIDENING = 1.1
 _AT_CONFIDENCE = 0.9
 _LEAVE_ONE_OUT_UP_TO = 20
