@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from .differentiable import TorchTiming
     from .distributions import suggest_params
     from .estimate import LatencyEstimate, LayerEstimate
+    from .lightning import LatencyCallback
     from .optuna import FeasibleSampler, LatencyGate
     from .predict import LatencyPredictor, predict_latency
     from .pruning import PrunedSpace, PruneReport, prune_space
+    from .training import LatencyLoss, LatencyMonitor
+    from .trials import LatencyPruner
 
 __all__ = [
     "Allocation",
     "FeasibleSampler",
+    "LatencyCallback",
     "LatencyEstimate",
     "LatencyGate",
+    "LatencyLoss",
+    "LatencyMonitor",
     "LatencyPredictor",
+    "LatencyPruner",
     "LayerEstimate",
     "PruneReport",
     "PrunedSpace",
@@ -39,9 +46,13 @@ __getattr__, __dir__ = lazy_names(
     {
         "Allocation": ".allocation",
         "FeasibleSampler": ".optuna",
+        "LatencyCallback": ".lightning",
         "LatencyEstimate": ".estimate",
         "LatencyGate": ".optuna",
+        "LatencyLoss": ".training",
+        "LatencyMonitor": ".training",
         "LatencyPredictor": ".predict",
+        "LatencyPruner": ".trials",
         "LayerEstimate": ".estimate",
         "PruneReport": ".pruning",
         "PrunedSpace": ".pruning",

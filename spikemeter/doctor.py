@@ -47,6 +47,7 @@ _PACKAGES = {
     "calibrate": ("bokeh", "distributed", "psutil"),
     "nir": ("nir",),
     "sweep": ("optuna",),
+    "loop": ("lightning", "tensorboard"),
 }
 """Packages by the extra that first brings them, as pyproject.toml has them."""
 
