@@ -18,8 +18,9 @@ import numpy as np
 
 from ..errors import MissingToolError, SimulationError
 from ..predictor import LatencyPredictor
-from ..predictor.explanation import knob_importance, parity_plot, shap_plot
+from ..predictor.explanation import feeding_layers, knob_importance
 from ..predictor.features import config_from_row
+from ..predictor.plots import parity_plot, shap_plot
 from .campaign import CampaignState, campaign_table, run_campaign
 from .fit import fit_predictor
 from .plan import read_plan
@@ -92,7 +93,7 @@ def run_demo(
     report("explain", 1, 3)
     parity_plot(_parity_points(points), out / "parity.png")
     report("explain", 2, 3)
-    shap_plot(predictor, out / "shap.png")
+    shap_plot(feeding_layers(predictor), out / "shap.png")
     report("explain", 3, 3)
     return {
         "runs": len(table),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from ..predictor.differences import UNSEEN_CYCLES
 from ..predictor.ensemble import Ensemble, TreeSettings, fit_head
 from ..predictor.events import InputStatistics
 from ..predictor.features import categories_of, feature_names, row_from_config
@@ -220,7 +221,7 @@ def fitted_parts(
         ),
         tap_ratios=ratios,
         statistics=statistics,
-        table=_slim(observed.table),
+        table=_slim(observed.table, unseen.log_cycles),
         scores={},
     )
     return parts, unseen
@@ -420,8 +421,11 @@ def r_squared(measured: _Floats, predicted: _Floats) -> float:
     return 1 - rest / spread if spread else float(rest == 0)
 
 
-def _slim(table: pd.DataFrame) -> bytes:
+def _slim(table: pd.DataFrame, unseen_log_cycles: NDArray[np.float64]) -> bytes:
+    """Keep what a predictor needs of its runs, and what a model says that has not seen them."""
     buffer = io.BytesIO()
     columns = [*KEPT, *(f"test.{name}" for name in SPLITS)]
-    table[[column for column in columns if column in table.columns]].to_parquet(buffer, index=False)
+    kept = table[[column for column in columns if column in table.columns]]
+    kept = kept.assign(**{UNSEEN_CYCLES: np.exp(unseen_log_cycles)})
+    kept.to_parquet(buffer, index=False)
     return buffer.getvalue()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .columns import Asked, first_of, joint_codes
 from .machine import Timing, TimingModel
 from .points import Learned, Question
-from .timing import engine_sizes, expected_cycles, timing_model
+from .timing import DISPATCH_CYCLES, EngineTiming, engine_sizes, expected_cycles, timing_model
 
 __all__ = ["Hardware", "Timed", "read_places", "time_hardware"]
 
@@ -26,11 +26,14 @@ _Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Timed:
-    """Latencies, and how far the timing itself may be off; arrays have shape (chosen,).
+    """Latencies, and how far the timing itself may be off; arrays have shape (chosen,) or as said.
 
     Attributes
     ----------
     cycles, initiation_interval_cycles, microseconds : ndarray of float
+    layer_cycles : ndarray of float, shape (chosen, layers)
+        That each layer takes but for waiting for the one before; with ``step_pipelined`` they
+        overlap.
     half_width : ndarray of float
         Of an interval of log cycles, for the timing alone.
     in_domain : ndarray of bool
@@ -42,6 +45,7 @@ class Timed:
     cycles: _Floats
     initiation_interval_cycles: _Floats
     microseconds: _Floats
+    layer_cycles: _Floats
     half_width: _Floats
     in_domain: _Flags
     warnings: list[tuple[_Indices, Sequence[str]]]
@@ -66,18 +70,20 @@ def time_hardware(
     """
     hardware, size = _asked_hardware(question, places), len(point)
     cycles, interval, half_width = np.empty(size), np.empty(size), np.zeros(size)
+    layer_cycles = np.empty((size, question.networks.pixels.shape[1]))
     in_domain = np.ones(size, dtype=np.bool_)
     warnings: list[tuple[_Indices, Sequence[str]]] = []
     together = hardware.engine & ~learned.known_places[point]
     engines = np.flatnonzero(together)
     found = _engine_cycles(question, learned, hardware, engines, point[engines])
-    cycles[engines], interval[engines] = found
+    cycles[engines], interval[engines], layer_cycles[engines] = found
     others = np.flatnonzero(~together)
     codes = question.asked.place[question.chosen[others]], learned.drain[point[others]]
     for members in _machines(hardware, others, codes):
         model, timing = _machine_timing(question, learned, members, point[members])
         cycles[members] = timing.cycles
         interval[members] = timing.initiation_interval_cycles
+        layer_cycles[members] = _without_waiting(model, timing)
         outside = timing.outside or ((),) * len(members)
         for sentences in dict.fromkeys(outside):
             alike = members[[other == sentences for other in outside]]
@@ -88,6 +94,7 @@ def time_hardware(
         cycles=cycles,
         initiation_interval_cycles=interval,
         microseconds=cycles / hardware.clock_mhz,
+        layer_cycles=layer_cycles,
         half_width=half_width,
         in_domain=in_domain,
         warnings=warnings,
@@ -159,8 +166,8 @@ def _engine_cycles(
     hardware: Hardware,
     members: _Indices,
     point: _Indices,
-) -> tuple[_Floats, _Floats]:
-    """Cycles and initiation intervals of some that are engines.
+) -> tuple[_Floats, _Floats, _Floats]:
+    """Cycles, initiation intervals and cycles of each layer of some that are engines.
 
     A layer of a point costs once for all that give it as many phases and words.
     """
@@ -200,6 +207,14 @@ def _machines(
         alike = members[machine == number]
         for first in range(0, len(alike), _SAMPLES_AT_A_TIME):
             yield alike[first : first + _SAMPLES_AT_A_TIME]
+
+
+def _without_waiting(model: TimingModel, timing: Timing) -> _Floats:
+    """Cycles of layers, shape (samples, layers); our engine's only while they have work."""
+    if not isinstance(model, EngineTiming):
+        return timing.layer_cycles
+    work = (timing.buckets[name] for name in ("encode", "accumulate", "fire"))
+    return sum(work, np.array(DISPATCH_CYCLES * model.time_steps, dtype=np.float64))
 
 
 def _machine_timing(

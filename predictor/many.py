@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from .sparsity import accuracy_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["predict_many"]
+__all__ = ["cycles_of_many", "predict_many"]
 
 # Columns of a calibration table that are results, so that a table can be predicted as it is.
 _RESULTS = frozenset(
@@ -64,7 +64,11 @@ _COLUMNS = {
 _AT_A_TIME = 2**14
 """Latencies that are predicted together, to bound memory."""
 
+_ANY_CONFIDENCE = 0.5
+"""Where only cycles are asked for, not how far they may be off."""
+
 _Answer = dict[str, NDArray[Any]]
+_Found = TypeVar("_Found")
 
 
 def predict_many(
@@ -90,6 +94,46 @@ def predict_many(
     table = pd.DataFrame(results, index=index)
     table["warnings"] = pd.Series(texts, index=index, dtype=object)  # not copied into Arrow's text
     return table
+
+
+def cycles_of_many(
+    asked: Asked, parts: PredictorParts
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Predict cycles alone, and what each layer spends of them.
+
+    Parameters
+    ----------
+    asked : Asked
+    parts : PredictorParts
+
+    Returns
+    -------
+    cycles : ndarray of float, shape (asked,)
+        As `predict_many` gives them.
+    layer_cycles : ndarray of float, shape (asked, most layers)
+        That each layer takes but for waiting for the one before; NaN behind the last one. With
+        ``step_pipelined`` layers overlap, and their cycles add up to more than all.
+
+    Raises
+    ------
+    InputError
+        If one is refused; names the first one.
+    """
+    asked.validate()
+    questions, places = _questions(asked, parts), read_places(asked)
+    most = max((question.networks.pixels.shape[1] for question in questions), default=0)
+    cycles, of_layers = np.empty(len(asked)), np.full((len(asked), most), np.nan)
+
+    def answer(question: Question) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        first, point = _points(question)
+        learned = learn(question, first, parts)
+        timed = time_hardware(question, learned, point, places, _ANY_CONFIDENCE)
+        return timed.cycles, timed.layer_cycles
+
+    for question, found in zip(questions, _on_all_processors(answer, questions), strict=True):
+        cycles[question.chosen] = found[0]
+        of_layers[question.chosen, : found[1].shape[1]] = found[1]
+    return cycles, of_layers
 
 
 def _asked(
@@ -143,8 +187,8 @@ def _questions(asked: Asked, parts: PredictorParts) -> list[Question]:
 
 
 def _on_all_processors(
-    answer: Callable[[Question], _Answer], questions: Sequence[Question]
-) -> Iterator[_Answer]:
+    answer: Callable[[Question], _Found], questions: Sequence[Question]
+) -> Iterator[_Found]:
     """Answer questions in turn; one needs no thread."""
     workers = min(_processors(), len(questions))
     if workers <= 1:
@@ -157,10 +201,7 @@ def _on_all_processors(
 def _answer(
     question: Question, parts: PredictorParts, places: Hardware, confidence: float
 ) -> _Answer:
-    asked, chosen = question.asked, question.chosen
-    _, first, point = np.unique(
-        asked.point[asked.row[chosen]], return_index=True, return_inverse=True
-    )
+    first, point = _points(question)
     shift, doubtful = estimation_doubt(parts, confidence)
     learned = learn(question, first, parts)
     timed = time_hardware(question, learned, point, places, confidence)
@@ -189,6 +230,15 @@ def _answer(
         "in_domain": inside & timed.in_domain,
         "warnings": warnings,
     }
+
+
+def _points(question: Question) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each point is asked about first, and which one each is of, shape (chosen,)."""
+    asked = question.asked
+    _, first, point = np.unique(
+        asked.point[asked.row[question.chosen]], return_index=True, return_inverse=True
+    )
+    return first, point
 
 
 def _with_notes(

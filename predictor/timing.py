@@ -425,7 +425,7 @@ def expected_cycles(
     taps: _Floats,
     layers: NDArray[np.int64],
     pipelined: NDArray[np.bool_],
-) -> tuple[_Floats, _Floats]:
+) -> tuple[_Floats, _Floats, _Floats]:
     """Cycles of many networks, each on an engine of its own, from the spikes of their layers.
 
     What several of them share, a layer on so many cores with the same spikes, costs once.
@@ -448,6 +448,8 @@ def expected_cycles(
     -------
     cycles, initiation_interval_cycles : ndarray of float, shape (networks,)
         As `EngineTiming.statistics` gives them.
+    layer_cycles : ndarray of float, shape (networks, layers)
+        That each layer takes but for waiting for the one before.
     """
     steps = events.shape[1]
     spent, total = np.empty(len(events)), np.empty_like(events)
@@ -465,7 +467,7 @@ def expected_cycles(
     if pipelined.any():
         cycles[pipelined] = _pipelined_finish(total[layers[pipelined]])[:, -1, -1]
     load = sizes.steps.words[layers[:, 0], 0] * steps
-    return cycles, np.maximum(np.maximum.reduce(of_layers, axis=1), load)
+    return cycles, np.maximum(np.maximum.reduce(of_layers, axis=1), load), of_layers
 
 
 @lru_cache(maxsize=1024)
