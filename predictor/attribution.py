@@ -7,6 +7,7 @@ learned half alone, exact for trees. Both add up to the prediction less a base.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,11 @@ MOST_INTERACTIONS = 100
 """Rows whose interactions are explained; they cost some hundred times what values cost."""
 
 _RESAMPLES = 400
+_COMPARED = 64
+"""Rows that stand for a background: the cost of SHAP values is proportional to them."""
+
+_KNOBS = {"neuron.model": "neuron", "surrogate.name": "surrogate", "surrogate.slope": "surrogate"}
+"""Keys that belong to a knob of several, as `knobs_of` bundles them."""
 
 _Floats = NDArray[np.float64]
 _Indices = NDArray[np.int64]
@@ -170,12 +176,14 @@ class LayerAttribution:
         )
 
     def by_knob(self) -> tuple[tuple[str, ...], _Floats]:
-        """Add up the features of each knob: names (`knob_of`), and shape (rows, knobs)."""
-        of_feature = [knob_of(name) for name in self.feature_names]
-        names = tuple(dict.fromkeys(of_feature))
+        """Add up the features of each knob that moves any row: names, and shape (rows, knobs)."""
+        keys = [knob_of(name) for name in self.feature_names]
+        of_feature = [_KNOBS.get(key, key) for key in keys]
+        moved = np.any(self.values != 0, axis=0).tolist()
+        names = tuple(dict.fromkeys(itertools.compress(of_feature, moved)))
         total = np.zeros((len(self.values), len(names)))
-        for column, name in enumerate(of_feature):
-            total[:, names.index(name)] += self.values[:, column]
+        for column in np.flatnonzero(moved).tolist():
+            total[:, names.index(of_feature[column])] += self.values[:, column]
         return names, total
 
     def importance(self, confidence: float = 0.9) -> pd.DataFrame:
@@ -261,7 +269,11 @@ class LayerAttribution:
 
 
 def attribute_sparsity(
-    parts: PredictorParts, configs: Sequence[Config], *, interactions: int = MOST_INTERACTIONS
+    parts: PredictorParts,
+    configs: Sequence[Config],
+    *,
+    background: Sequence[Config] | None = None,
+    interactions: int = MOST_INTERACTIONS,
 ) -> LayerAttribution:
     """Attribute the rate at which each layer's output spikes to the features of the model.
 
@@ -270,6 +282,10 @@ def attribute_sparsity(
     parts : PredictorParts
     configs : sequence of Config
         At least one.
+    background : sequence of Config, optional
+        What they are compared with: features take the values that they have there, and the base is
+        the mean logit. Where all have the layers of the configurations, a layer is compared with
+        the same layer. Default: the rows that the trees were grown on.
     interactions : int, optional
         Rows to find interactions of, spread evenly over all.
 
@@ -287,7 +303,9 @@ def attribute_sparsity(
 
     Notes
     -----
-    SHAP values of trees are exact for the conditional expectations that the trees themselves hold
+    SHAP values of trees are exact, with a background for expectations over its rows
+    (``interventional``), of which at most `_COMPARED` stand for all. Without one, and for
+    interactions, they are for the conditional expectations that the trees themselves hold
     (``tree_path_dependent``): a feature that was never varied apart from another shares its credit.
 
     References
@@ -297,30 +315,35 @@ def attribute_sparsity(
     """
     if not configs:
         raise InputError("rows: at least one configuration is needed to explain, got none")
-    rows = []
-    for config in configs:
-        entering = input_events(config, parts.statistics, parts.tap_ratios.input)
-        rows.append(layer_features(config, entering.events, parts.domain.categories))
+    rows = _feature_rows(parts, configs)
     data = np.concatenate(rows)
     sizes = [len(each) for each in rows]
+    layer = np.concatenate([np.arange(size) for size in sizes])
+    others = None if background is None else _feature_rows(parts, background)
+    alike = len({config.layers for config in (*configs, *(background or ()))}) == 1
     chosen = np.unique(np.linspace(0, len(data) - 1, min(interactions, len(data))).astype(np.int64))
     pooled = data[:, POOL_COLUMN] != 1
     heads = parts.model.heads(data)
     values, base = np.zeros(data.shape), np.zeros(len(data))
     of_pairs = np.zeros((len(chosen), data.shape[1], data.shape[1]))
-    for head, members in (("firing", ~pooled), ("output", pooled)):
-        if members.any():
-            explainer = tool("shap").TreeExplainer(parts.model.ensembles[head].booster())
+    for head, of_head in (("firing", ~pooled), ("output", pooled)):
+        if not of_head.any():
+            continue
+        booster = parts.model.ensembles[head].booster()
+        for number in np.unique(layer[of_head]) if alike and others else [None]:
+            members = of_head if number is None else of_head & (layer == number)
+            compared = None if others is None else _compared_rows(others, number, head)
+            explainer = _explainer(booster, compared)
             values[members] = explainer.shap_values(data[members])
             base[members] = np.ravel(explainer.expected_value)[0]
-            some = members[chosen]
-            if some.any():
-                of_pairs[some] = explainer.shap_interaction_values(data[chosen[some]])
+        some = of_head[chosen]
+        if some.any():
+            of_pairs[some] = _explainer(booster).shap_interaction_values(data[chosen[some]])
     return LayerAttribution(
         feature_names=parts.domain.feature_names,
         layers=_layer_names(configs),
         point=np.repeat(np.arange(len(configs)), sizes),
-        layer=np.concatenate([np.arange(size) for size in sizes]),
+        layer=layer,
         values=values,
         data=data,
         base=base,
@@ -329,6 +352,39 @@ def attribute_sparsity(
         ),
         interactions=of_pairs,
         interaction_rows=chosen,
+    )
+
+
+def _feature_rows(parts: PredictorParts, configs: Sequence[Config]) -> list[NDArray[np.float32]]:
+    """Rows of the layers of each configuration."""
+    rows = []
+    for config in configs:
+        entering = input_events(config, parts.statistics, parts.tap_ratios.input)
+        rows.append(layer_features(config, entering.events, parts.domain.categories))
+    return rows
+
+
+def _compared_rows(
+    rows: Sequence[NDArray[np.float32]], layer: int | None, head: str
+) -> NDArray[np.float32]:
+    """Rows to compare with: of the same layer, or of all layers that the same head is asked about.
+
+    Of many, some that are spread over all.
+    """
+    if layer is not None:
+        data = np.stack([each[layer] for each in rows])
+    else:
+        data = np.concatenate(rows)
+        data = data[(data[:, POOL_COLUMN] != 1) == (head == "output")]
+    places = np.linspace(0, len(data) - 1, min(len(data), _COMPARED)).round().astype(np.int64)
+    return data[places]
+
+
+def _explainer(booster: Any, compared: NDArray[np.float32] | None = None) -> Any:
+    if compared is None or not len(compared):
+        return tool("shap").TreeExplainer(booster)
+    return tool("shap").TreeExplainer(
+        booster, data=compared, feature_perturbation="interventional", model_output="raw"
     )
 
 

@@ -15,6 +15,7 @@ from ..space import configured
 from .differences import CalibratedRuns, accuracy_half_widths, difference_errors, half_widths
 from .estimate import LatencyEstimate
 from .events import input_events
+from .features import knob_of, layer_features
 from .knobs import Knob, cells_of, display_values, frame_of
 
 if TYPE_CHECKING:
@@ -27,19 +28,25 @@ __all__ = ["RULE", "Change", "cheapest_changes"]
 RULE = (
     "One change of each training choice, the cheapest first: least predicted accuracy lost for the "
     "log of cycles saved; of those that lose none, the largest saving. Only changes within the "
-    "calibrated domain count that are predicted to save at least 2 % of cycles. Those whose "
-    "interval lies below zero come first: the others may as well save nothing. Intervals hold the "
-    "difference of two trainings, each with its own seed."
+    "calibrated domain count that are predicted to save at least 2 % of cycles, and to lose at "
+    "most a point of accuracy for each percent. Intervals hold the difference of two trainings, "
+    "each with its own seed: one that reaches above zero may as well save nothing."
 )
 """How changes are chosen, for people."""
 
 _NONE = (
     "No single change of a training choice within the calibrated domain is predicted to save at "
-    "least 2 % of cycles."
+    "least 2 % of cycles, and to lose at most a point of accuracy for each percent."
 )
 _NOTHING_TO_TURN = "The space varies no training choice, so there is none to change."
 
+_OUTSIDE = (
+    "This configuration lies outside the calibrated domain ({keys}), and so does every single "
+    "change of a training choice, so none is proposed."
+)
 _LEAST_SAVED = 0.02
+_MOST_LOST = 1.0
+"""Accuracy for a share of cycles."""
 _VALUES = 9
 """Most values of a knob that are tried."""
 
@@ -166,7 +173,7 @@ def cheapest_changes(
     varied = _varied(source)
     if space is not None and not varied:
         return (), (_NOTHING_TO_TURN,)
-    candidates = list(_candidates(predictor, config, source, varied))
+    candidates = list(_candidates(predictor, config, source, varied, rounded=space is None))
     predicted = predictor.predict(
         frame_of([config, *(each.config for each in candidates)]), confidence=confidence
     )
@@ -174,21 +181,33 @@ def cheapest_changes(
     halves, of_accuracy = half_widths(predicted), accuracy_half_widths(predicted)
     logs = np.log(predicted["cycles"].to_numpy())
     saved = logs[0] - logs[1:]
-    gained = predicted["accuracy"].to_numpy()[1:] - predicted["accuracy"].iloc[0]
+    accuracy = predicted["accuracy"].to_numpy()
+    gained = accuracy[1:] - accuracy[0]
     half = errors.of_cycles(halves[1:], halves[:1])
     half_accuracy = errors.of_accuracy(of_accuracy[1:], of_accuracy[:1])
     inside = predicted["in_domain"].to_numpy()[1:]
-    worth = inside & (-np.expm1(-saved) >= _LEAST_SAVED)
+    shares = -np.expm1(-saved)
+    worth = inside & (shares >= _LEAST_SAVED) & (-gained <= _MOST_LOST * shares)
     changes = [
         _change(
             predictor, config, candidates[number], confidence,
             cycles=(-saved[number], half[number]),
-            accuracy=(gained[number], half_accuracy[number]),
+            accuracy=(float(accuracy[0]), gained[number], half_accuracy[number]),
         )
-        for number in _cheapest(candidates, saved, gained, worth, saved > half)[:most]
+        for number in _cheapest(candidates, saved, gained, worth)[:most]
     ]  # fmt: skip
-    notes = (RULE if changes else _NONE, *([errors.warning] if errors.warning else []))
+    note = RULE if changes else _NONE if inside.any() else _outside(predictor, config)
+    notes = (note, *([errors.warning] if errors.warning else []))
     return tuple(changes), notes
+
+
+def _outside(predictor: LatencyPredictor, config: Config) -> str:
+    """Say by which keys a configuration lies outside, whatever else changes."""
+    parts = predictor.parts
+    entering = input_events(config, parts.statistics, parts.tap_ratios.input)
+    features = layer_features(config, entering.events, parts.domain.categories)
+    keys = sorted({knob_of(name) for name in parts.domain.excursions(config, features)})
+    return _OUTSIDE.format(keys=", ".join(keys) or "input")
 
 
 def _varied(frame: pd.DataFrame) -> tuple[Knob, ...]:
@@ -200,7 +219,12 @@ def _varied(frame: pd.DataFrame) -> tuple[Knob, ...]:
 
 
 def _candidates(
-    predictor: LatencyPredictor, config: Config, source: pd.DataFrame, knobs: Sequence[Knob]
+    predictor: LatencyPredictor,
+    config: Config,
+    source: pd.DataFrame,
+    knobs: Sequence[Knob],
+    *,
+    rounded: bool,
 ) -> Iterator[_Candidate]:
     """Turn each knob by itself, to all of its values that suit the configuration."""
     content = config.model_dump()
@@ -208,7 +232,7 @@ def _candidates(
     for knob in knobs:
         if knob.name == "input.time_steps" and config.dataset is None:
             continue  # statistics are given for each step
-        for values in _values(source, knob):
+        for values in _values(source, knob, rounded=rounded):
             if all(values[key] == own[key] for key in knob.keys):
                 continue
             try:
@@ -219,7 +243,7 @@ def _candidates(
                 yield _Candidate(knob=knob, config=changed)
 
 
-def _values(frame: pd.DataFrame, knob: Knob) -> list[Mapping[str, Any]]:
+def _values(frame: pd.DataFrame, knob: Knob, *, rounded: bool) -> list[Mapping[str, Any]]:
     """Values of a knob that occur, each once; of many, some that are spread over all."""
     cells = cells_of(frame[list(knob.keys)])
     rows = {tuple(map(repr, row)): row for row in zip(*cells.values(), strict=True)}
@@ -227,7 +251,7 @@ def _values(frame: pd.DataFrame, knob: Knob) -> list[Mapping[str, Any]]:
     for row in rows.values():
         names.setdefault(tuple(cell for cell in row if isinstance(cell, str)), []).append(row)
     return [
-        {key: _rounded(cell) for key, cell in zip(knob.keys, row, strict=True)}
+        {key: _rounded(cell) if rounded else cell for key, cell in zip(knob.keys, row, strict=True)}
         for alike in names.values()
         for row in _some(sorted(alike, key=lambda row: [(cell is None, cell) for cell in row]))
     ]
@@ -256,11 +280,10 @@ def _cheapest(
     saved: _Floats,
     gained: _Floats,
     worth: NDArray[np.bool_],
-    certain: NDArray[np.bool_],
 ) -> list[int]:
-    """Candidates that are worth it, one of each knob: the certain ones, then the cheapest first."""
+    """Candidates that are worth it, one of each knob, the cheapest first."""
     cost = np.maximum(-gained, 0.0) / np.maximum(saved, 1e-12)
-    order = np.lexsort((-saved, cost, ~certain))
+    order = np.lexsort((-saved, cost))
     best: dict[str, int] = {}
     for number in order[worth[order]].tolist():
         best.setdefault(candidates[number].knob.name, number)
@@ -274,12 +297,15 @@ def _change(
     confidence: float,
     *,
     cycles: tuple[float, float],
-    accuracy: tuple[float, float],
+    accuracy: tuple[float, float, float],
 ) -> Change:
-    """Say a change in shares, from its middle and half width in logs and in accuracy."""
+    """Say a change in shares, from its middle and half width in logs and in accuracy.
+
+    Before the latter stands the accuracy before the change.
+    """
     middle, half = cycles
     low, share, high = np.expm1([middle - half, middle, middle + half]).tolist()
-    gained, around = accuracy
+    before_accuracy, gained, around = accuracy
     shown = display_values(frame_of([config, candidate.config]), [candidate.knob])
     before, after = (_said(value) for value in shown[candidate.knob.name])
     return Change(
@@ -293,7 +319,10 @@ def _change(
         cycles=share,
         interval_cycles=(low, high),
         accuracy=float(gained),
-        interval_accuracy=(max(float(gained - around), -1.0), min(float(gained + around), 1.0)),
+        interval_accuracy=(
+            max(float(gained - around), -before_accuracy),
+            min(float(gained + around), 1 - before_accuracy),
+        ),
     )
 
 

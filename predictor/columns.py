@@ -60,6 +60,7 @@ kind of hardware, have a say in a value.
 _CORES = "hardware.neural_cores"
 _WIDTH = "hardware.encoder_width"
 _EVENTS = "input.events"
+_STATISTICS = "input.statistics"
 _POPULATION = "training.population"
 """Of the choices for training the one that must fit the network."""
 
@@ -113,7 +114,7 @@ def read_columns(rows: pd.DataFrame) -> Columns:
     cells = {
         str(name): _cells(rows[name])
         for name in rows.columns
-        if str(name) in FLAT_KEYS or str(name).startswith(KNOB_PREFIX) or name == _EVENTS
+        if str(name) in (*FLAT_KEYS, _EVENTS, _STATISTICS) or str(name).startswith(KNOB_PREFIX)
     }
     if _EVENTS in cells and "dataset" in cells:  # they stand in where no data set is named
         events = cells[_EVENTS] = cells[_EVENTS].astype(object)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,14 +89,17 @@ def compared(
     drawn: list[Config] | None = None
     warnings: list[str] = []
     if space is not None:
-        drawn, warnings = _drawn(read_space(space), seed)
+        whole = read_space(space)
+        drawn, warnings = _drawn(whole, seed)
         background = _each_once(drawn)
-        scope = f"{len(background)} configurations of the space."
+        points = f", drawn from its {whole.points:,} points" if whole.points > _MOST_POINTS else ""
+        scope = f"{len(background)} configurations of the space{points}."
     elif config is not None:
         background = _each_once(_trained_as(config, runs.configs))
         scope = (
             f"{len(background)} ways to train, those of the calibrated runs, each with the data "
-            "set, input, network and hardware of this configuration: training choices alone vary."
+            "set, input (with its time steps), network and hardware of this configuration: "
+            "training choices alone vary."
         )
     else:
         background = _each_once(runs.configs)
@@ -159,8 +163,7 @@ def _drawn(space: Space, seed: int) -> tuple[list[Config], list[str]]:
     count = min(space.points or _MOST_POINTS, _MOST_POINTS)
     numbers = list(range(count))
     if space.sampler == "grid" and space.points > count:
-        rng = np.random.default_rng(seed)
-        numbers = np.unique(rng.integers(min(space.points, 2**62), size=count)).tolist()
+        numbers = sorted(Random(seed).sample(range(space.points), count))  # noqa: S311
     configs: list[Config] = []
     refused: list[str] = []
     for number in numbers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,7 +207,7 @@ def explain_latency(
     from .predict import LatencyPredictor
 
     confidence = checked_confidence(confidence)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise InputError(f"seed: must be a whole number, 0 or more; got {seed!r}")
     report = progress or (lambda step, done, total: None)
     predictor = predictor or LatencyPredictor.default()
@@ -215,13 +216,15 @@ def explain_latency(
     if config is not None:  # before what it is compared with, so that errors are about itself
         predictor.estimate(config, confidence=confidence, fidelity="hyperparameters")
     runs = read_calibrated(predictor, confidence)
-    given = compared(config, space, predictor, runs, confidence=confidence, seed=seed)
+    given = compared(config, space, predictor, runs, confidence=confidence, seed=int(seed))
     estimate = predictor.estimate(given.config, confidence=confidence, fidelity="hyperparameters")
     report("what is known", 1, 1)
-    overall, local, layers = _cycles(predictor.parts, given, seed, report)
+    overall, local, layers = _cycles(predictor.parts, given, int(seed), report)
     report("sparsity", 0, 1)
-    sparsity = attribute_sparsity(predictor.parts, given.background)
-    local_sparsity = attribute_sparsity(predictor.parts, [given.config])
+    sparsity, local_sparsity = (
+        attribute_sparsity(predictor.parts, configs, background=given.background)
+        for configs in (given.background, [given.config])
+    )
     report("sparsity", 1, 1)
     report("changes and maps", 0, 2)
     changes, notes = cheapest_changes(

@@ -125,9 +125,10 @@ def config_from_row(row: Mapping[Any, Any]) -> Config:
     Parameters
     ----------
     row : mapping
-        Values by flat key; anything but these, knobs and ``input.events`` is left aside. A key that
-        is absent, None or NaN takes its default. Without a data set, ``input.events`` (flat, steps
-        first) becomes ``input.statistics``.
+        Values by flat key; anything but these, knobs, ``input.statistics`` (a list for each step)
+        and ``input.events`` is left aside. A key that is absent, None or NaN takes its default.
+        Without a data set, ``input.events`` (measured; flat, steps first) becomes
+        ``input.statistics``.
 
     Returns
     -------
@@ -157,8 +158,10 @@ def config_from_row(row: Mapping[Any, Any]) -> Config:
         if str(key).startswith(KNOB_PREFIX) and (value := plain_cell(row[key])) is not None:
             knobs = nested.setdefault("hardware", {}).setdefault("knobs", {})
             knobs[str(key).removeprefix(KNOB_PREFIX)] = value
-    events = plain_cell(row.get("input.events"))
-    if "dataset" not in nested and events is not None:
+    events, given = plain_cell(row.get("input.events")), plain_cell(row.get("input.statistics"))
+    if given is not None:
+        nested.setdefault("input", {})["statistics"] = given
+    elif "dataset" not in nested and events is not None:
         channels = int(nested.get("input", {}).get("channels", 2))
         steps = np.asarray(events, dtype=np.float64).reshape(-1, channels)
         nested.setdefault("input", {})["statistics"] = steps.tolist()

@@ -35,7 +35,7 @@ NOT_READ = (
 )
 """Keys that no prediction of cycles depends on, and so are no knobs of it."""
 
-_EVENTS = "input.events"
+_EVENTS = "input.statistics"
 _STEPS = "input.time_steps"
 _SURROGATE = ("surrogate.name", "surrogate.slope", "surrogate.width")
 _NEURON = ("neuron.model", "neuron.match", "neuron.R", "neuron.C")
@@ -85,8 +85,8 @@ def frame_of(configs: Sequence[Config]) -> pd.DataFrame:
     rows = []
     for config in configs:
         row = row_from_config(config)
-        if config.dataset is None and config.input.statistics is not None:
-            row[_EVENTS] = [events for step in config.input.statistics for events in step]
+        if config.input.statistics is not None:
+            row[_EVENTS] = [list(step) for step in config.input.statistics]
         row |= {f"{KNOB_PREFIX}{name}": value for name, value in config.hardware.knobs.items()}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -282,7 +282,7 @@ def _flat(section: HardwareConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_columns(rows: pd.DataFrame) -> None:
     for column in map(str, rows.columns):
-        known = column in FLAT_KEYS or column.startswith(KNOB_PREFIX)
+        known = column in (*FLAT_KEYS, "input.statistics") or column.startswith(KNOB_PREFIX)
         if not (known or column in _RESULTS or column.startswith(_RESULT_GROUPS)):
             keys = ", ".join(FLAT_KEYS)
             raise ConfigError(f"unknown key {column!r} as a column; keys are: {keys}")

@@ -32,15 +32,17 @@ def unknowns(parts: PredictorParts, given: Comparison, correlated: pd.DataFrame)
     said = [
         "Attributions say what the predictor answers when knobs are replaced, which need not be "
         "what causes it.",
-        "In attributions of cycles knobs are replaced one without another, also where nobody would "
-        "train such a mix; in those of sparsity, features that go together share their credit.",
+        "Knobs are replaced one without another, also where nobody would train such a mix.",
+        "Intervals of changes come from pairs of calibrated runs of one network and data set, "
+        "which differ in several choices and not in one; of the values of a choice the best is "
+        "shown, which makes its saving look a little larger than it is.",
     ]
     if len(correlated):
         pairs = [f"{a} and {b} ({s:.2f})" for a, b, s in correlated.itertuples(index=False)]
         said.append(f"Knobs that go together in what is compared: {', '.join(pairs)}.")
     if (floor := parts.scores.get("noise_floor_log")) is not None:
         said.append(
-            f"Trainings that differ in their seed alone differ by {math.expm1(floor):.0%} in "
+            f"Trainings that differ in their seed alone scatter by {math.expm1(floor):.0%} in "
             "cycles (one standard deviation); no prediction before training can say by how much."
         )
     if given.config.network not in parts.domain.networks and "network" in parts.domain.unseen:

@@ -237,10 +237,10 @@ def test_features_of_one_knob_are_added_up(sparsity):
     slope = [
         number
         for number, name in enumerate(sparsity.feature_names)
-        if name.startswith("surrogate.") and "=" not in name
+        if name.startswith("surrogate.")
     ]
     np.testing.assert_allclose(
-        values[:, names.index("surrogate.slope")], shap_of(sparsity)[:, slope].sum(axis=1)
+        values[:, names.index("surrogate")], shap_of(sparsity)[:, slope].sum(axis=1)
     )
 
 
@@ -314,3 +314,30 @@ def test_ten_thousand_layers_are_explained_in_seconds(shipped, configs):
     assert len(shap_of(found)) > 9_900
     assert len(found.interactions) == 100
     assert time.process_time() - start < 20  # 4 s measured on two cores
+
+
+def test_sparsity_is_compared_with_the_mean_over_the_background(shipped):
+    content = {"dataset": "nmnist-saccade", "network": "8C3-MP2-16C3-MP2-10"}
+    thresholds = [
+        load_config({**content, "neuron": {"threshold": value}})
+        for value in np.linspace(0.4, 1.9, 40)
+    ]
+    found = attribute_sparsity(shipped.parts, thresholds, background=thresholds)
+    np.testing.assert_allclose(found.base + shap_of(found).sum(axis=1), found.predicted, atol=1e-5)
+    for layer in range(3):
+        of_layer = found.layer == layer
+        assert found.base[of_layer] == pytest.approx(found.predicted[of_layer].mean(), abs=1e-5)
+    # Nothing else varies, so nothing else has a share.
+    assert found.by_knob()[0] == ("neuron.threshold", "surrogate")
+    others = [
+        number
+        for number, name in enumerate(found.feature_names)
+        if name not in ("neuron.threshold", "neuron.drive", "surrogate.at_rest")
+    ]
+    assert np.all(shap_of(found)[:, others] == 0)
+
+
+def test_sparsity_of_several_networks_is_compared_with_all_layers_of_a_head(shipped, configs):
+    found = attribute_sparsity(shipped.parts, configs, background=configs)
+    np.testing.assert_allclose(found.base + shap_of(found).sum(axis=1), found.predicted, atol=1e-5)
+    assert len(np.unique(found.base.round(9))) == 2

@@ -40,7 +40,7 @@ def tried(shipped, runs, content, space=None):
     """Candidates, by knob, as texts of what they change."""
     config = load_config(content)
     source = runs.frame if space is None else space
-    found = changes._candidates(shipped, config, source, changes._varied(source))
+    found = changes._candidates(shipped, config, source, changes._varied(source), rounded=True)
     return {(each.knob.name, each.config.digest): each.config for each in found}
 
 
@@ -71,14 +71,23 @@ def test_changes_save_cycles_inside_the_domain(deep):
         assert change.interval_accuracy[0] <= change.accuracy <= change.interval_accuracy[1]
 
 
-def test_the_certain_ones_come_first_and_of_these_the_cheapest(deep):
-    costs = [
-        (not change.certain, max(-change.accuracy, 0) / -np.log1p(change.cycles))
-        for change in deep[0]
-    ]
+def test_the_cheapest_comes_first(deep):
+    costs = [max(-change.accuracy, 0) / -np.log1p(change.cycles) for change in deep[0]]
     assert costs == sorted(costs)
     assert len(costs) == 5
-    assert {uncertain for uncertain, _ in costs} == {False, True}
+
+
+def test_an_accuracy_after_a_change_is_one(shipped, deep):
+    before = shipped.estimate(load_config(DEEP)).accuracy
+    for change in deep[0]:
+        low, high = change.interval_accuracy
+        assert -1e-12 <= before + low <= before + high <= 1 + 1e-12
+
+
+def test_a_change_that_loses_more_accuracy_than_cycles_is_none(shipped, runs):
+    for content in (DEEP, {"dataset": "nmnist-saccade", "network": "8C3-MP2-10"}):
+        for change in found(shipped, runs, content, most=100)[0]:
+            assert -change.accuracy <= -change.cycles
 
 
 def test_what_costs_no_accuracy_comes_by_what_it_saves():
@@ -86,12 +95,10 @@ def test_what_costs_no_accuracy_comes_by_what_it_saves():
     saved = np.array([0.1, 0.5, 0.3, 0.9])
     gained = np.array([0.01, 0.0, 0.02, -0.3])
     everything = np.ones(4, dtype=bool)
-    some = saved > 0.2
-    assert changes._cheapest(knobs, saved, gained, everything, everything) == [1, 2, 0, 3]
-    assert changes._cheapest(knobs, saved, gained, some, everything) == [1, 2, 3]
-    assert changes._cheapest(knobs, saved, gained, everything, some) == [1, 2, 3, 0]
+    assert changes._cheapest(knobs, saved, gained, everything) == [1, 2, 0, 3]
+    assert changes._cheapest(knobs, saved, gained, everything & (saved > 0.2)) == [1, 2, 3]
     same = [knobs[0], knobs[0], knobs[1], knobs[1]]
-    assert changes._cheapest(same, saved, gained, everything, everything) == [1, 2]
+    assert changes._cheapest(same, saved, gained, everything) == [1, 2]
 
 
 def test_intervals_are_those_of_differences(shipped, runs, deep):
@@ -156,12 +163,15 @@ def test_a_neuron_of_r_and_c_keeps_them(shipped, runs):
 
 def test_a_space_says_what_may_be_turned_and_to_what(shipped, runs):
     space = frame_of(
-        [load_config({**DEEP, "neuron": {"threshold": threshold}}) for threshold in (1.0, 1.4, 1.9)]
+        [
+            load_config({**DEEP, "neuron": {"threshold": threshold}})
+            for threshold in (1.0, 1.4567, 1.98765)
+        ]
     )
     proposed, _ = found(shipped, runs, DEEP, space=space)
     assert [change.knob for change in proposed] == ["neuron.threshold"]
     assert proposed[0].before == "1"
-    assert proposed[0].after in ("1.4", "1.9")
+    assert proposed[0].config.neuron.threshold in (1.4567, 1.98765)  # as they stand there
     nothing, notes = found(shipped, runs, DEEP, space=space.iloc[:1])
     assert nothing == ()
     assert notes == ("The space varies no training choice, so there is none to change.",)
@@ -173,7 +183,16 @@ def test_values_outside_the_domain_are_not_proposed(shipped, runs):
     )
     proposed, notes = found(shipped, runs, DEEP, space=space)
     assert proposed == ()
-    assert notes[0].startswith("No single change of a training choice within the calibrated domain")
+    assert notes[0].endswith("so none is proposed.") or notes[0].startswith("No single change")
+
+
+def test_what_is_outside_whatever_is_changed_is_named(shipped, runs):
+    wide = {**DEEP, "network": "8C3-MP2-64C3-MP2-10"}
+    proposed, notes = found(shipped, runs, wide)
+    assert proposed == ()
+    assert notes[0].startswith("This configuration lies outside the calibrated domain (network)")
+    early = {**DEEP, "training": {"epochs": 2}}
+    assert {change.knob for change in found(shipped, runs, early)[0]} == {"training.epochs"}
 
 
 def test_where_nothing_helps_there_is_none_and_a_sentence_why(shipped, runs):
@@ -195,9 +214,9 @@ def test_at_most_so_many_are_given(shipped, runs, deep):
 def test_values_are_said_for_people(shipped, runs):
     told = {}
     source, config = runs.frame, load_config(DEEP)
-    for each in changes._candidates(shipped, config, source, changes._varied(source)):
+    for each in changes._candidates(shipped, config, source, changes._varied(source), rounded=True):
         change = changes._change(
-            shipped, config, each, CONFIDENCE, cycles=(-0.1, 0.05), accuracy=(0.0, 0.1)
+            shipped, config, each, CONFIDENCE, cycles=(-0.1, 0.05), accuracy=(0.5, 0.0, 0.1)
         )
         told.setdefault(change.knob, (change.before, change.after))
         assert change.to_dict()["after"] == change.after

@@ -65,7 +65,7 @@ def test_statistics_take_their_steps_with_them():
         }
         for steps in (4, 6)
     ]
-    assert knobs(*private) == {"input": ("input.time_steps", "input.events")}
+    assert knobs(*private) == {"input": ("input.time_steps", "input.statistics")}
 
 
 def test_beta_goes_with_the_model_only_where_another_model_refuses_it():
