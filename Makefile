@@ -5,13 +5,19 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/installed
 
-.PHONY: demo test examples faults fuzz bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
+.PHONY: demo test test-browser report-pictures examples faults fuzz bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
 
 demo: $(READY)  ## run the main job on embedded data
 	$(BIN)/spikemeter demo --out demo-results
 
 test: $(READY)  ## run all tests
 	$(BIN)/pytest
+
+test-browser: $(READY)  ## drive a report in headless Chromium; CHROMIUM=path names another one
+	$(BIN)/pytest -m browser tests/browser
+
+report-pictures: $(READY)  ## take the pictures of docs/explaining.md in headless Chromium
+	$(BIN)/python tests/browser/pictures.py docs/images
 
 examples: $(READY)  ## run the scripts of examples/, each in under three minutes
 	set -e; for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script; done

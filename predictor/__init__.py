@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from .differentiable import TorchTiming
     from .distributions import suggest_params
     from .estimate import LatencyEstimate, LayerEstimate
+    from .explanation import LatencyExplanation, explain_latency
     from .lightning import LatencyCallback
     from .optuna import FeasibleSampler, LatencyGate
     from .predict import LatencyPredictor, predict_latency
     from .pruning import PrunedSpace, PruneReport, prune_space
+    from .report import write_report
     from .training import LatencyLoss, LatencyMonitor
     from .trials import LatencyPruner
 
@@ -26,6 +28,7 @@ __all__ = [
     "FeasibleSampler",
     "LatencyCallback",
     "LatencyEstimate",
+    "LatencyExplanation",
     "LatencyGate",
     "LatencyLoss",
     "LatencyMonitor",
@@ -36,9 +39,11 @@ __all__ = [
     "PrunedSpace",
     "TorchTiming",
     "allocate_cores",
+    "explain_latency",
     "predict_latency",
     "prune_space",
     "suggest_params",
+    "write_report",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -48,6 +53,7 @@ __getattr__, __dir__ = lazy_names(
         "FeasibleSampler": ".optuna",
         "LatencyCallback": ".lightning",
         "LatencyEstimate": ".estimate",
+        "LatencyExplanation": ".explanation",
         "LatencyGate": ".optuna",
         "LatencyLoss": ".training",
         "LatencyMonitor": ".training",
@@ -58,8 +64,10 @@ __getattr__, __dir__ = lazy_names(
         "PrunedSpace": ".pruning",
         "TorchTiming": ".differentiable",
         "allocate_cores": ".allocation",
+        "explain_latency": ".explanation",
         "predict_latency": ".predict",
         "prune_space": ".pruning",
         "suggest_params": ".distributions",
+        "write_report": ".report",
     },
 )

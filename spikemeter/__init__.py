@@ -19,14 +19,17 @@ if TYPE_CHECKING:
         FeasibleSampler,
         LatencyCallback,
         LatencyEstimate,
+        LatencyExplanation,
         LatencyGate,
         LatencyLoss,
         LatencyMonitor,
         LatencyPredictor,
         LatencyPruner,
         allocate_cores,
+        explain_latency,
         predict_latency,
         prune_space,
+        write_report,
     )
     from .space import Space, read_space
 
@@ -36,6 +39,7 @@ __all__ = [
     "ImportedNetwork",
     "LatencyCallback",
     "LatencyEstimate",
+    "LatencyExplanation",
     "LatencyGate",
     "LatencyLoss",
     "LatencyMonitor",
@@ -44,6 +48,7 @@ __all__ = [
     "Space",
     "SpikemeterError",
     "allocate_cores",
+    "explain_latency",
     "fit_timing",
     "from_module",
     "from_nir",
@@ -52,6 +57,7 @@ __all__ = [
     "prune_space",
     "read_space",
     "score_timing",
+    "write_report",
 ]
 
 __version__ = version("spikemeter")
@@ -64,6 +70,7 @@ __getattr__, __dir__ = lazy_names(
         "ImportedNetwork": ".models",
         "LatencyCallback": ".predictor",
         "LatencyEstimate": ".predictor",
+        "LatencyExplanation": ".predictor",
         "LatencyGate": ".predictor",
         "LatencyLoss": ".predictor",
         "LatencyMonitor": ".predictor",
@@ -72,6 +79,7 @@ __getattr__, __dir__ = lazy_names(
         "Space": ".space",
         "SpikemeterError": ".errors",
         "allocate_cores": ".predictor",
+        "explain_latency": ".predictor",
         "fit_timing": ".calibration",
         "from_module": ".models",
         "from_nir": ".models",
@@ -80,5 +88,6 @@ __getattr__, __dir__ = lazy_names(
         "prune_space": ".predictor",
         "read_space": ".space",
         "score_timing": ".calibration",
+        "write_report": ".predictor",
     },
 )

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from . import _cli_allocate, _cli_campaign, _cli_datasets, _cli_predictor, _cli_sweep
+from . import (
+    _cli_allocate,
+    _cli_campaign,
+    _cli_datasets,
+    _cli_explain,
+    _cli_predictor,
+    _cli_sweep,
+)
 from ._cli_output import SAMPLES, JsonFlag, emit, progress_bars, quiet_stdout, steps
 from ._cli_show import (
     BUCKETS,
@@ -276,6 +283,7 @@ def timeline(
 
 app.command()(_cli_predictor.predict)
 app.command()(_cli_allocate.allocate)
+app.command()(_cli_explain.explain)
 app.add_typer(_cli_datasets.app, name="datasets")
 app.command()(_cli_campaign.calibrate)
 app.command()(_cli_campaign.table)
