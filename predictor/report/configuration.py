@@ -44,12 +44,16 @@ if TYPE_CHECKING:
     from ..estimate import LatencyEstimate
 
 __all__ = [
+    "OVERLAP",
     "bucket_chart",
     "largest_steps",
     "layer_cycles_chart",
     "layer_sparsity_chart",
     "waterfall",
 ]
+
+OVERLAP = 1.001
+"""Where what layers spend adds up to more than so many latencies, they work at the same time."""
 
 _STEPS = 10
 _KNOBS = 12
@@ -206,7 +210,7 @@ def bucket_chart(estimate: LatencyEstimate) -> Chart:
         f"{most.name} takes {percent(most.cycles / total)} of the cycles. Of all cycles "
         f"{percent(sums[kind] / total)} go to {_DOING[kind]} ({kind})."
     )
-    if sums.get("stall"):
+    if total > estimate.cycles * OVERLAP:
         text += " Stalled layers wait for others, which work at the same time."
     ends = (0.0, 1.04 * most.cycles)
     return Chart(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .configuration import largest_steps
+from .configuration import OVERLAP, largest_steps
 from .style import amount, effect, listed, percent
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ _STRONG = 3
 """Knobs that a sentence names."""
 _LEAST_EFFECT = 0.0005
 """Share of cycles; a smaller effect is written as 0 %."""
-_OVERLAP = 1.001
 
 
 def summary_sentences(explanation: LatencyExplanation) -> tuple[str, ...]:
@@ -61,7 +60,7 @@ def _spent(explanation: LatencyExplanation) -> str:
         for kind, cycles in layer.buckets.items():
             sums[kind] = sums.get(kind, 0.0) + cycles
     kind = max(sums, key=lambda each: sums[each])
-    pipelined = total > estimate.cycles * _OVERLAP
+    pipelined = total > estimate.cycles * OVERLAP
     overlap = (
         f" Layers overlap: a result leaves every {amount(estimate.initiation_interval_cycles)} "
         "cycles, and what they spend adds up to more than an inference takes."
