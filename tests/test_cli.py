@@ -31,7 +31,7 @@ SMALL = {
 SAMPLES = 5
 COMMANDS = [
     "demo", "doctor", "schema", "train", "simulate", "predict", "calibrate", "fit", "fit-timing",
-    "prune", "allocate",
+    "prune", "allocate", "explain",
 ]  # fmt: skip
 
 

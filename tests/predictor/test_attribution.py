@@ -310,17 +310,17 @@ def test_an_importance_needs_a_confidence_that_is_one(sparsity):
 def test_ten_thousand_layers_are_explained_in_seconds(shipped, configs):
     many = configs * (10_000 // sum(len(config.layers) for config in configs))
     start = time.process_time()
-    found = attribute_sparsity(shipped.parts, many)
+    found = attribute_sparsity(shipped.parts, many, background=configs)
     assert len(shap_of(found)) > 9_900
     assert len(found.interactions) == 100
-    assert time.process_time() - start < 20  # 4 s measured on two cores
+    assert time.process_time() - start < 20  # 7 s measured
 
 
 def test_sparsity_is_compared_with_the_mean_over_the_background(shipped):
     content = {"dataset": "nmnist-saccade", "network": "8C3-MP2-16C3-MP2-10"}
     thresholds = [
         load_config({**content, "neuron": {"threshold": value}})
-        for value in np.linspace(0.4, 1.9, 40)
+        for value in np.linspace(0.4, 1.9, 30)
     ]
     found = attribute_sparsity(shipped.parts, thresholds, background=thresholds)
     np.testing.assert_allclose(found.base + shap_of(found).sum(axis=1), found.predicted, atol=1e-5)
