@@ -54,7 +54,7 @@ def splits() -> DataSplits:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # later folders of tests train on real data sets
 def toy_data(splits: DataSplits) -> Any:
     """Let training find the toy data set under the registered name."""
     with pytest.MonkeyPatch.context() as patch:
@@ -62,6 +62,6 @@ def toy_data(splits: DataSplits) -> Any:
         yield splits
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished_run(toy_data: DataSplits, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train_run(build_config(), tmp_path_factory.mktemp("runs") / "run")
