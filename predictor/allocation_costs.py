@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import LARGEST_CORES
+from .._checks import LARGEST_CORES, MOST_WRITTEN
 from ..config import Config
 from ..errors import ConfigError
-from ..network import Layer, packed_words
+from ..network import Layer, banks, packed_words, pixels_at_once
 from .events import expected_taps, input_events
 from .features import layer_features
 from .folder import PredictorParts
@@ -31,6 +31,8 @@ from .timing import (
     EVENT_CYCLES,
     SCAN_CYCLES,
     EngineTiming,
+    engine_sizes,
+    layer_shapes,
     timing_model,
     word_service,
 )
@@ -263,8 +265,10 @@ class AllocationCosts:
         return interval
 
 
-def core_counts(layer: Layer) -> _Indices:
+def core_counts(layer: Layer, taps_per_cycle: int = 1) -> _Indices:
     """Fewest cores of each number of phases, ascending: no others need be tried.
+
+    With nine banks, those that would write too many neurons at once are left out.
 
     Examples
     --------
@@ -274,6 +278,9 @@ def core_counts(layer: Layer) -> _Indices:
     """
     cores = np.arange(1, min(layer.out_channels, LARGEST_CORES) + 1)
     phases = np.unique(-(-layer.out_channels // cores))
+    if banks(layer, taps_per_cycle) > 1:
+        pixels = [pixels_at_once(layer.pool, phase) for phase in phases.tolist()]
+        phases = phases[np.array(pixels) * layer.out_channels <= MOST_WRITTEN]
     fewest: _Indices = -(-layer.out_channels // phases)[::-1]
     return fewest
 
@@ -300,7 +307,7 @@ def allocation_costs(
         If the machine is a fitted one.
     """
     model, layers = timing_model(config), config.layers
-    cores = tuple(core_counts(layer) for layer in layers)
+    cores = tuple(core_counts(layer, config.hardware.taps_per_cycle) for layer in layers)
     load = None
     if isinstance(model, EngineTiming):
         load = float(packed_words(layers[0].inputs, model.encoder_width))
@@ -354,7 +361,7 @@ def _traced(
     some = max(1, _LINES_AT_A_TIME // (train.shape[1] * layer.inputs))
     parts = []
     for first in range(0, len(train), some):
-        service = word_service(layer, 1, model.encoder_width, train[first : first + some])
+        service = word_service(model, layer, 1, train[first : first + some])
         from_word = service[..., ::-1].cumsum(axis=2)[..., ::-1]
         positions = EVENT_CYCLES + np.arange(service.shape[2])
         scanned = service.shape[2] + SCAN_CYCLES
@@ -363,9 +370,11 @@ def _traced(
             for phase in phases.tolist()
         ]
         parts.append(np.maximum(np.stack(begins), scanned))
-    fire = layer.out_height * layer.out_width * phases + DRAIN_CYCLES[model.neuron]
+    options = layer_shapes((layer,) * len(cores))
+    drain, taps = DRAIN_CYCLES[model.neuron], model.taps_per_cycle
+    sizes = engine_sizes(options, cores[:, None].astype(np.float64), 1, drain, taps)
     costs = np.concatenate(parts, axis=1).astype(np.float64)  # options, samples, steps
-    return np.ascontiguousarray(np.moveaxis(costs, 2, 0)) + fire[:, None]
+    return np.ascontiguousarray(np.moveaxis(costs, 2, 0)) + sizes.fire
 
 
 def _counted(

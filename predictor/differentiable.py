@@ -11,6 +11,9 @@ packed into words as the machine does it, a step of a layer of the engine costs
     S(k) = phases x sum of s x (taps inside the frame) over words k and later
     O(k) = min(1, sum of s over words k and later)        late(k) = max(0, 8 + k - (words + 3))
 
+Where all taps of a spike are served at once they count as one, and the neurons fire as
+`tiled_fire_cycles` says.
+
 On zeros and ones this is the exact cost. There O(k) tells whether any event comes from word k on.
 If so, the term is 8 + k + S(k), as it should be (an empty word k only repeats the next one that is
 not, less its lead). If not, the term is at most words + 3 and changes nothing. In between, a term
@@ -35,7 +38,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError
-from ..network import Layer, packed_words, taps_inside
+from ..network import Layer, banks, packed_words, taps_inside
 from .published import LIST_CYCLES, MAP_CYCLES, TAP_CYCLES, PublishedTiming
 from .timing import EVENT_CYCLES, SCAN_CYCLES, EngineTiming, timing_model
 
@@ -253,7 +256,7 @@ class _EngineLayer(nn.Module):
         self.run = math.gcd(layer.in_channels, model.encoder_width)
         words = packed_words(layer.inputs, model.encoder_width)
         runs = (words, model.encoder_width // self.run)
-        of_run = _taps(layer).repeat_interleave(layer.in_channels // self.run)
+        of_run = _taps(layer, model.taps_per_cycle).repeat_interleave(layer.in_channels // self.run)
         self.padding = math.prod(runs) - len(of_run)
         taps = F.pad(of_run, (0, self.padding)).reshape(runs)
         self.register_buffer("taps", taps, persistent=False)
@@ -325,7 +328,9 @@ def _silent_cycles(model: EngineTiming) -> list[float]:
     return cycles
 
 
-def _taps(layer: Layer) -> Tensor:
-    """Kernel taps inside the frame of an input, shape (in_height * in_width,)."""
+def _taps(layer: Layer, taps_per_cycle: int) -> Tensor:
+    """Kernel taps inside the frame of an input that take a cycle each, shape (pixels,)."""
+    if banks(layer, taps_per_cycle) > 1:
+        return torch.ones(layer.in_height * layer.in_width, dtype=torch.int32)
     rows, columns = (torch.tensor(side, dtype=torch.int32) for side in taps_inside(layer))
     return torch.outer(rows, columns).flatten()

@@ -111,14 +111,15 @@ class Hardware:
         Whether it is our own engine, and whether its schedule is ``step_pipelined``.
     cores : ndarray of float, shape (..., layers)
         Neural cores; NaN behind the last layer.
-    width, clock_mhz : ndarray of float
-        Of the encoder, and of the clock.
+    width, taps, clock_mhz : ndarray of float
+        Of the encoder, kernel taps served per cycle at most, and of the clock.
     """
 
     engine: _Flags
     pipelined: _Flags
     cores: _Floats
     width: _Floats
+    taps: _Floats
     clock_mhz: _Floats
 
 
@@ -135,6 +136,7 @@ def read_places(asked: Asked) -> Hardware:
         pipelined=np.array([section.schedule == "step_pipelined" for section in sections]),
         cores=cores,
         width=np.array([section.encoder_width for section in sections], dtype=np.float64),
+        taps=np.array([section.taps_per_cycle for section in sections], dtype=np.float64),
         clock_mhz=np.array([section.clock_mhz for section in sections]),
     )
 
@@ -156,6 +158,7 @@ def _asked_hardware(question: Question, places: Hardware) -> Hardware:
         pipelined=places.pipelined[place],
         cores=cores,
         width=width,
+        taps=places.taps[place],
         clock_mhz=clock,
     )
 
@@ -169,17 +172,18 @@ def _engine_cycles(
 ) -> tuple[_Floats, _Floats, _Floats]:
     """Cycles, initiation intervals and cycles of each layer of some that are engines.
 
-    A layer of a point costs once for all that give it as many phases and words.
+    A layer of a point costs once for all that give it as many phases, words and taps at once.
     """
     shapes = question.networks.shapes.chosen(question.network[members])
-    cores, width = hardware.cores[members], hardware.width[members]
+    cores, width, taps = (each[members] for each in (hardware.cores, hardware.width, hardware.taps))
     layers = np.arange(cores.shape[1])
     rows = point[:, None] * len(layers) + layers
     phases, words = (
         -(-shapes.channels[..., 0] // cores),
         -(-shapes.inputs[..., 0] // width[:, None]),
     )
-    codes = (array.astype(np.int64).ravel() for array in (rows, phases, words))
+    at_once = np.broadcast_to(taps[:, None], rows.shape)
+    codes = (array.astype(np.int64).ravel() for array in (rows, phases, words, at_once))
     different = joint_codes(codes, rows.size)
     which, layer = np.divmod(first_of(different), len(layers))
     sizes = engine_sizes(
@@ -187,6 +191,7 @@ def _engine_cycles(
         cores[which, layer][:, None],
         width[which][:, None],
         learned.drain[point[which]][:, None],
+        taps[which][:, None],
     )
     return expected_cycles(
         sizes,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import PredictorError
-from ..network import Layer
+from ..network import Layer, served_by_tap
 from .features import CATEGORICAL_KEYS, category
 from .machine import Timing, mean_of_samples
 
@@ -233,7 +233,14 @@ class StatisticsErrors:
         widths = [family.half_width(confidence) for family in self.of_level[level]]
         return max(widths, key=lambda width: width[0])
 
-    def deviation(self, layers: Sequence[Layer], timing: Timing, *, taps_known: bool) -> float:
+    def deviation(
+        self,
+        layers: Sequence[Layer],
+        timing: Timing,
+        *,
+        taps_known: bool,
+        taps_per_cycle: int = 1,
+    ) -> float:
         """Share by which the engine's mean cycles from counts are expected to be off.
 
         Parameters
@@ -244,6 +251,8 @@ class StatisticsErrors:
             Cycles from counts, with their chance.
         taps_known : bool
             Whether taps were counted; else, those of kernels with a choice were expected.
+        taps_per_cycle : int
+            Of the engine; where it serves all taps of a spike at once, no one asks for them.
 
         Notes
         -----
@@ -261,7 +270,9 @@ class StatisticsErrors:
         if not taps_known:
             accumulate = mean_of_samples(timing.buckets["accumulate"]).tolist()
             uncertain = sum(
-                cycles for layer, cycles in zip(layers, accumulate, strict=True) if layer.kernel > 1
+                cycles
+                for layer, cycles in zip(layers, accumulate, strict=True)
+                if served_by_tap(layer, taps_per_cycle)
             )
             variance += (self.tap_deviation * uncertain) ** 2
         return math.sqrt(variance) / float(mean_of_samples(timing.cycles))

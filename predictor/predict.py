@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..config import Config, HardwareConfig, load_config
 from ..errors import ConfigError, PredictorError, RunFolderError
+from ..network import served_by_tap
 from .calibrated_runs import read_runs
 from .estimate import FIDELITIES, Fidelity, LatencyEstimate, LayerEstimate
 from .events import KnownInput, expected_counts, expected_taps, input_events
@@ -449,7 +450,9 @@ def _from_statistics(
         taps = spikes.taps or expected_taps(config, spikes.counts, ratios)
         timing = model.expected(spikes.counts, taps)
         # Of a layer whose counts are all in one the taps are as good as by channel
-        level: StatisticsLevel = spikes.level if spikes.taps is None else "taps"
+        level: StatisticsLevel = spikes.level
+        if spikes.taps is not None or not _taps_matter(config):
+            level = "taps"
         doubt = _counted_doubt(config, level, timing, confidence, parts)
     else:
         timing = model.statistics(spikes.counts, spikes.taps)
@@ -505,7 +508,12 @@ def _counted_doubt(
     """
     errors = statistics_errors()
     units, warning = errors.half_width(level, confidence)
-    half_width = units * errors.deviation(config.layers, timing, taps_known=level == "taps")
+    half_width = units * errors.deviation(
+        config.layers,
+        timing,
+        taps_known=level == "taps",
+        taps_per_cycle=config.hardware.taps_per_cycle,
+    )
     warnings = [warning] if warning else []
     if level != "taps":
         without, too_few = parts.residuals["statistics"].half_width(confidence)
@@ -514,6 +522,12 @@ def _counted_doubt(
     if timing.chance is not None and timing.chance.convexity is not None:
         warnings.append(_OF_MEANS)
     return _Doubt(half_width=half_width, warnings=tuple(warnings))
+
+
+def _taps_matter(config: Config) -> bool:
+    """Whether the cycles of the engine depend on how many taps of a spike are in the frame."""
+    taps_per_cycle = config.hardware.taps_per_cycle
+    return any(served_by_tap(layer, taps_per_cycle) for layer in config.layers)
 
 
 def _from_hyperparameters(

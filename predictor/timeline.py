@@ -92,7 +92,7 @@ def engine_timeline(config: Config, inputs: Sequence[NDArray[np.bool_]]) -> tupl
     slices: list[Slice] = []
     for index, (layer, cores) in enumerate(zip(machine.layers, machine.neural_cores, strict=True)):
         phases = -(-layer.out_channels // cores)
-        services = word_service(layer, phases, machine.encoder_width, inputs[index])[0]
+        services = word_service(machine, layer, phases, inputs[index])[0]
         free = int(start[0, index, 0])
         for step, service in enumerate(services):
             dispatch, end = int(start[0, index, step]), int(finish[0, index, step])

@@ -9,6 +9,10 @@ with ``phases`` the output channels that a core owns, rounded up. ``S(k)`` is th
 events in words k and later; an event is served in ``phases x (taps inside the frame)`` cycles, and
 ``drain`` is 6, or 7 for Lapicque neurons. Each constant names the pipeline that it counts.
 
+Where a core serves all nine taps of a 3x3 kernel at once (`hardware.taps_per_cycle`), an event is
+served in ``phases`` cycles, and the neurons fire in tiles of 3x3. Tiles are written back in strips
+of three pooled rows, of which the last one is waited for; `tiled_fire_cycles` has the equation.
+
 A layer's step t starts when the step before is done, its input is there and its output has room.
 With ``layer_serial`` the input is the whole inference of the layer before, with ``step_pipelined``
 its step t. The latency of an inference ends with the last step of the last layer.
@@ -26,12 +30,13 @@ References
 ----------
 .. [1] ``rtl/event_control.sv``: states ``StScan``, ``StFire``, ``StDrain``.
 .. [2] ``rtl/spike_buffer.sv``: when a step is resident, and the two halves.
+.. [3] ``rtl/strip_packer.sv``: how tiles are written back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -39,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config, is_fitted
-from ..network import Layer, packed_words, taps_inside
+from ..network import Layer, banks, packed_words, taps_inside
 from .expectation import LATE_CYCLES, StepSizes, StepWaits, expected_waits, mean_waits
 from .machine import BUCKETS, Chance, Timing, TimingModel, check_counts, check_trains
 from .published import PublishedTiming
@@ -59,7 +64,9 @@ __all__ = [
     "layer_shapes",
     "spike_taps",
     "stack_shapes",
+    "tiled_fire_cycles",
     "timing_model",
+    "word_service",
 ]
 
 DISPATCH_CYCLES = 1
@@ -71,8 +78,10 @@ EVENT_CYCLES = SCAN_CYCLES + LATE_CYCLES
 DRAIN_CYCLES = {"lif": 6, "lapicque": 7}
 """`StDrain`: from the last cycle of `StFire` until its spikes are in the buffer, by neuron model.
 
-A Lapicque neuron takes one cycle more for its multiplier (``rtl/neural_core.sv``, `gen_lapicque`).
+A Lapicque neuron takes one cycle more for its multiplier (``rtl/neuron_bank.sv``, `gen_lapicque`).
 """
+READ_CYCLES = 1
+"""By which spikes that are read from a strip are later than others (``rtl/strip_packer.sv``)."""
 _LINES_AT_A_TIME = 2**24
 """Input lines, over samples and steps, that are packed at a time."""
 _LAYERS_AT_A_TIME = 2**11
@@ -124,6 +133,8 @@ class EngineTiming:
         Whether the schedule is ``step_pipelined``.
     neuron : {"lif", "lapicque"}
         Model of the neurons.
+    taps_per_cycle : int
+        9 where a core serves all taps of a 3x3 kernel at once, else 1.
     """
 
     layers: tuple[Layer, ...]
@@ -132,6 +143,7 @@ class EngineTiming:
     time_steps: int
     pipelined: bool
     neuron: Literal["lif", "lapicque"] = "lif"
+    taps_per_cycle: int = 1
 
     def trace(self, inputs: Sequence[NDArray[np.bool_]]) -> Timing:
         """See `TimingModel.trace`; the cycles are those of the RTL, one for one."""
@@ -145,7 +157,7 @@ class EngineTiming:
 
         Counts of all channels together are as good as those of each, except in maps of a single
         pixel: there a channel is an input line. With taps, accumulation is exact; what is left is
-        which word holds which spike.
+        which word holds which spike. A layer that serves all taps at once needs none.
 
         Counts are those of one sample. Means over samples are allowed, but a step costs the longer
         of scan and service, so that the cycles of the mean lie below the mean of the cycles, and
@@ -168,9 +180,11 @@ class EngineTiming:
 
         Without `chance` it is left aside how they scatter, which takes time of its own.
         """
-        sizes, single_pixels = _sizes(self)
+        sizes, single_pixels, banked = _sizes(self)
         events = _per_step(counts)
         served = events * sizes.even_taps if taps is None else _per_step(taps)
+        for index in banked:
+            served[:, index] = events[:, index]
         accumulate = served * sizes.phases
         waits = expected_waits(sizes.steps, events, accumulate) if chance else None
         wait = mean_waits(sizes.steps, events, accumulate) if waits is None else waits.mean
@@ -190,11 +204,11 @@ class EngineTiming:
 
     def step_costs(self, inputs: Sequence[NDArray[np.bool_]]) -> StepCosts:
         """Costs of every step from spike trains; see `trace`."""
-        sizes, _ = _sizes(self)
+        sizes, *_ = _sizes(self)
         begins: list[_Floats] = []
         accumulates: list[_Floats] = []
         for layer, phases, spikes in zip(self.layers, sizes.phases.ravel(), inputs, strict=True):
-            ends, services = _begin_and_service(layer, int(phases), self.encoder_width, spikes)
+            ends, services = _begin_and_service(self, layer, int(phases), spikes)
             begins.append(ends.astype(np.float64))
             accumulates.append(services.astype(np.float64))
         begin, accumulate = np.stack(begins, axis=1), np.stack(accumulates, axis=1)
@@ -310,40 +324,40 @@ class LayerShapes:
 
     Attributes
     ----------
-    channels, area : ndarray of float, shape (layers, 1)
-        Output channels, and neurons of one of them.
+    channels, height, width : ndarray of float, shape (layers, 1)
+        Output channels, and the map of neurons of one of them.
+    pool : ndarray of float, shape (layers, 1)
+        Side of the max pooling behind them.
     inputs : ndarray of float, shape (layers, 1)
         Input lines.
     even_taps, spread : ndarray of float, shape (layers, 1)
         Mean of the taps of a spike, and of their square over the square of that mean.
+    bankable : ndarray of bool, shape (layers, 1)
+        Whether a core can serve all taps of a spike at once.
     """
 
     channels: _Floats
-    area: _Floats
+    height: _Floats
+    width: _Floats
+    pool: _Floats
     inputs: _Floats
     even_taps: _Floats
     spread: _Floats
+    bankable: NDArray[np.bool_]
 
     def chosen(self, index: Any) -> LayerShapes:
         """Choose some layers, or networks where these come first."""
-        return LayerShapes(
-            channels=self.channels[index],
-            area=self.area[index],
-            inputs=self.inputs[index],
-            even_taps=self.even_taps[index],
-            spread=self.spread[index],
-        )
+        return LayerShapes(**{name: getattr(self, name)[index] for name in _SHAPES})
 
 
 def stack_shapes(shapes: Sequence[LayerShapes]) -> LayerShapes:
     """Put networks of as many layers together: arrays of shape (networks, layers, 1)."""
     return LayerShapes(
-        channels=np.stack([each.channels for each in shapes]),
-        area=np.stack([each.area for each in shapes]),
-        inputs=np.stack([each.inputs for each in shapes]),
-        even_taps=np.stack([each.even_taps for each in shapes]),
-        spread=np.stack([each.spread for each in shapes]),
+        **{name: np.stack([getattr(each, name) for each in shapes]) for name in _SHAPES}
     )
+
+
+_SHAPES = tuple(field.name for field in fields(LayerShapes))
 
 
 @lru_cache(maxsize=1024)
@@ -351,10 +365,13 @@ def layer_shapes(layers: tuple[Layer, ...]) -> LayerShapes:
     """Read the shapes of the layers of a network."""
     return LayerShapes(
         channels=_column([layer.out_channels for layer in layers]),
-        area=_column([layer.out_height * layer.out_width for layer in layers]),
+        height=_column([layer.out_height for layer in layers]),
+        width=_column([layer.out_width for layer in layers]),
+        pool=_column([layer.pool for layer in layers]),
         inputs=_column([layer.inputs for layer in layers]),
         even_taps=_column([even_taps(layer) for layer in layers]),
         spread=_column([_tap_spread(layer) for layer in layers]),
+        bankable=_column([banks(layer, 9) for layer in layers]) == 9,
     )
 
 
@@ -367,7 +384,9 @@ class EngineSizes:
     phases, fire : ndarray of float, shape (layers, 1)
         Output channels that a core owns, rounded up, and cycles in which neurons are updated.
     even_taps : ndarray of float, shape (layers, 1)
-        See `LayerShapes`.
+        See `LayerShapes`; 1 where all taps of a spike are served at once.
+    banked : ndarray of bool, shape (layers, 1)
+        Whether they are.
     scan : ndarray of float, shape (layers, 1)
         Cycles that encode at least: the scan without the dispatch.
     steps : StepSizes
@@ -377,6 +396,7 @@ class EngineSizes:
     phases: _Floats
     fire: _Floats
     even_taps: _Floats
+    banked: NDArray[np.bool_]
     scan: _Floats
     steps: StepSizes
 
@@ -386,6 +406,7 @@ class EngineSizes:
             phases=self.phases[layers],
             fire=self.fire[layers],
             even_taps=self.even_taps[layers],
+            banked=self.banked[layers],
             scan=self.scan[layers],
             steps=StepSizes(words=self.steps.words[layers], spread=self.steps.spread[layers]),
         )
@@ -396,6 +417,7 @@ def engine_sizes(
     neural_cores: _Floats,
     encoder_width: int | _Floats,
     drain_cycles: int | _Floats,
+    taps_per_cycle: int | _Floats,
 ) -> EngineSizes:
     """Put layers on an engine, or many layers each on its own.
 
@@ -405,18 +427,59 @@ def engine_sizes(
         The layers.
     neural_cores : ndarray of float, shape (layers, 1)
         Cores of each layer.
-    encoder_width, drain_cycles : int, or ndarray of float, shape (layers, 1)
+    encoder_width, drain_cycles, taps_per_cycle : int, or ndarray of float, shape (layers, 1)
         Of the engine, or of each layer's; see `DRAIN_CYCLES`.
     """
     phases = -(-shapes.channels // neural_cores)
     words = -(-shapes.inputs // encoder_width)  # `packed_words`, of arrays
+    fire, even_taps, spread = shapes.height * shapes.width * phases, shapes.even_taps, shapes.spread
+    banked = shapes.bankable & (taps_per_cycle == 9)
+    if banked.any():
+        fire = np.where(banked, tiled_fire_cycles(shapes, phases), fire)
+        even_taps, spread = (np.where(banked, 1.0, each) for each in (even_taps, spread))
     return EngineSizes(
         phases=phases,
-        fire=shapes.area * phases + drain_cycles,
-        even_taps=shapes.even_taps,
+        fire=fire + drain_cycles,
+        even_taps=even_taps,
+        banked=banked,
         scan=words + (SCAN_CYCLES - DISPATCH_CYCLES),
-        steps=StepSizes(words=words, spread=shapes.spread),
+        steps=StepSizes(words=words, spread=spread),
     )
+
+
+def tiled_fire_cycles(shapes: LayerShapes, phases: _Floats) -> _Floats:
+    """Cycles in which neurons are updated, tile by tile, and the last strip is written back.
+
+    Pool rows of tiles make a strip of three pooled rows, which is read n pixels a cycle once it is
+    whole, and once the strip before has been read:
+
+        fire = phases x tile rows x tile columns
+               + READ_CYCLES + max(0, R(3) - F) + R(rows of the last strip)
+
+    with ``R(rows) = ceil(rows x pooled width / n)``, and F the cycles in which the last strip is
+    fired. Strips before it are read while the next one is fired.
+
+    Parameters
+    ----------
+    shapes : LayerShapes
+        Layers with 3x3 kernels.
+    phases : ndarray of float, shape (layers, 1)
+        Output channels that a core owns, rounded up.
+
+    References
+    ----------
+    .. [1] ``rtl/snn_layer.sv``, `WriteBackCycles`.
+    """
+    rows, columns = -(-shapes.height // 3), -(-shapes.width // 3)
+    pooled_rows, pooled_columns = shapes.height // shapes.pool, shapes.width // shapes.pool
+    rate = shapes.pool**2 * phases
+    pixels = np.where(rate >= 9, 1.0, np.where(rate >= 3, 3.0, 9.0))  # `pixels_at_once`, of arrays
+    before = -(-rows // shapes.pool) - 1  # strips before the last one
+    last = -(-(pooled_rows - 3 * before) * pooled_columns // pixels)
+    late = -(-3 * pooled_columns // pixels) - (rows - before * shapes.pool) * columns * phases
+    wait = np.where(before > 0, np.maximum(late, 0.0), 0.0)
+    cycles: _Floats = phases * rows * columns + READ_CYCLES + wait + last
+    return cycles
 
 
 def expected_cycles(
@@ -452,6 +515,8 @@ def expected_cycles(
         That each layer takes but for waiting for the one before.
     """
     steps = events.shape[1]
+    if sizes.banked.any():
+        taps = np.where(sizes.banked, 1.0, taps)
     spent, total = np.empty(len(events)), np.empty_like(events)
     for first in range(0, len(events), _LAYERS_AT_A_TIME):
         some = slice(first, first + _LAYERS_AT_A_TIME)
@@ -471,19 +536,25 @@ def expected_cycles(
 
 
 @lru_cache(maxsize=1024)
-def _sizes(machine: EngineTiming) -> tuple[EngineSizes, tuple[int, ...]]:
-    """Sizes of the layers of an engine, and which are dense ones behind maps of a single pixel."""
+def _sizes(machine: EngineTiming) -> tuple[EngineSizes, tuple[int, ...], tuple[int, ...]]:
+    """Sizes of the layers of an engine, and which of them are special.
+
+    First those that are dense ones behind maps of a single pixel, then those that serve all taps at
+    once.
+    """
     sizes = engine_sizes(
         layer_shapes(machine.layers),
         _column(machine.neural_cores),
         machine.encoder_width,
         DRAIN_CYCLES[machine.neuron],
+        machine.taps_per_cycle,
     )
-    return sizes, tuple(
+    single_pixels = tuple(
         index
         for index, layer in enumerate(machine.layers)
         if layer.kind == "dense" and layer.in_height == layer.in_width == 1
     )
+    return sizes, single_pixels, tuple(np.flatnonzero(sizes.banked).tolist())
 
 
 def _expected_costs(
@@ -577,18 +648,18 @@ def _known_places(
 
 
 def _begin_and_service(
-    layer: Layer, phases: int, encoder_width: int, spikes: NDArray[np.bool_]
+    machine: EngineTiming, layer: Layer, phases: int, spikes: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cycles of every step until the first neuron fires, and those that add weights.
 
     Both of shape (samples, time_steps); computed for some samples at a time, to bound memory.
     """
-    words = packed_words(layer.inputs, encoder_width)
+    words = packed_words(layer.inputs, machine.encoder_width)
     positions = EVENT_CYCLES + np.arange(words)
     some = max(1, _LINES_AT_A_TIME // (spikes.shape[1] * layer.inputs))
     begins, services = [], []
     for first in range(0, len(spikes), some):
-        of_word = word_service(layer, phases, encoder_width, spikes[first : first + some])
+        of_word = word_service(machine, layer, phases, spikes[first : first + some])
         from_word = of_word[..., ::-1].cumsum(axis=2)[..., ::-1]
         ends = np.where(from_word > 0, positions + from_word, 0).max(axis=2)
         begins.append(np.maximum(words + SCAN_CYCLES, ends))
@@ -597,18 +668,18 @@ def _begin_and_service(
 
 
 def word_service(
-    layer: Layer, phases: int, encoder_width: int, spikes: NDArray[np.bool_]
+    machine: EngineTiming, layer: Layer, phases: int, spikes: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Cycles that the events of every word are in service.
 
     Parameters
     ----------
+    machine : EngineTiming
+        Gives the bits of a word, and how many taps are served at once.
     layer : Layer
         Geometry.
     phases : int
         Output channels that a core owns, rounded up.
-    encoder_width : int
-        Bits of a word.
     spikes : ndarray of bool, shape (samples, time_steps, ...)
         Spikes that enter the layer, in maps or flattened.
 
@@ -616,9 +687,11 @@ def word_service(
     -------
     ndarray of int64, shape (samples, time_steps, words)
     """
-    packed = _packed(layer, encoder_width, spikes)
+    packed = _packed(layer, machine.encoder_width, spikes)
     service = np.zeros(packed.shape[:3], dtype=np.int64)
-    for taps, mask in _tap_masks(layer, encoder_width):
+    if banks(layer, machine.taps_per_cycle) > 1:
+        return np.bitwise_count(packed).sum(axis=3, dtype=np.int64) * phases
+    for taps, mask in _tap_masks(layer, machine.encoder_width):
         set_bits = np.bitwise_count(packed if mask is None else packed & mask)
         service += set_bits.sum(axis=3, dtype=np.int64) * (taps * phases)
     return service
@@ -702,6 +775,7 @@ def timing_model(config: Config) -> TimingModel:
         time_steps=config.input.time_steps,
         pipelined=config.hardware.schedule == "step_pipelined",
         neuron=config.neuron.model,
+        taps_per_cycle=config.hardware.taps_per_cycle,
     )
 
 

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The neural cores of a layer. They work in lockstep, so the pipeline of control and addresses
-// stands here, once for all of them; neural_core says what a core does in each of its stages.
+// stands here, once for all of them; neuron_bank says what is done in each of its stages.
 //
 //   stage    what the cores do
 //   op       read weight, bias, input current and membrane
 //   add      accumulate, or decay the membrane and sum what is added to it (LIF)
 //   product  multiply the membrane by its decay (Lapicque only)
 //   sum      add, saturate, store the membrane, compare with the threshold
+//
+// Neurons are interleaved in banks that work at once. An accumulation has an address in each bank,
+// and leaves those as they are that it does not reach; any other operation has one for all banks.
 //
 // Cost: one operation per cycle without exception. An accumulation is in memory two cycles after
 // its operation (a read of the same address in between is forwarded); the spikes of a fire
@@ -21,7 +24,9 @@ module core_array #(
   parameter  int unsigned Cores        = 4,
   /// Cores that own a channel in the last phase.
   parameter  int unsigned LastCores    = Cores,
-  /// Neurons and weights in each core.
+  /// Banks of each core.
+  parameter  int unsigned Banks        = 1,
+  /// Neurons in each bank, and words of Banks weights in each core.
   parameter  int unsigned Neurons      = 1024,
   parameter  int unsigned Weights      = 72,
   /// Output channels that a core owns, rounded up; one bias each.
@@ -35,7 +40,8 @@ module core_array #(
   /// Derived widths.
   localparam int unsigned NeuronWidth  = Neurons > 1 ? $clog2(Neurons) : 1,
   localparam int unsigned WeightWidth  = Weights > 1 ? $clog2(Weights) : 1,
-  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1
+  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1,
+  localparam int unsigned LaneWidth    = Banks > 1 ? $clog2(Banks) : 1
 ) (
   input  logic                           clk_i,
   input  logic                           rst_ni,
@@ -45,6 +51,7 @@ module core_array #(
   input  logic                           cfg_bias_we_i,
   input  logic        [15:0]             cfg_core_i,
   input  logic        [WeightWidth-1:0]  cfg_weight_i,
+  input  logic        [LaneWidth-1:0]    cfg_lane_i,
   input  logic        [PhaseWidth-1:0]   cfg_phase_i,
   input  logic signed [MembraneBits-1:0] cfg_data_i,
 
@@ -59,13 +66,15 @@ module core_array #(
   input  logic                           op_accumulate_i,
   input  logic                           op_fire_i,
   input  logic                           op_first_step_i,
-  input  logic        [NeuronWidth-1:0]  op_neuron_i,
+  input  logic [Banks-1:0][NeuronWidth-1:0] op_neuron_i,
+  input  logic [Banks-1:0]                  op_reached_i,
+  input  logic [Banks-1:0][LaneWidth-1:0]   op_lane_i,
   input  logic        [WeightWidth-1:0]  op_weight_i,
   input  logic        [PhaseWidth-1:0]   op_phase_i,
 
-  // Spikes of the neurons that a fire operation named, one per core
+  // Spikes of the neurons that a fire operation named, one per bank and core
   output logic                           spk_valid_o,
-  output logic        [Cores-1:0]        spk_o
+  output logic [Banks-1:0][Cores-1:0]    spk_o
 );
 
   // Cores that own a channel in the last phase
@@ -78,29 +87,34 @@ module core_array #(
   logic                   op_valid, op_last_phase;
   // Stage add
   logic                   accumulate_q, fire_q, clear_q, first_step_q, last_phase_q;
-  logic [NeuronWidth-1:0] neuron_q;
-  // The input current that is written, and the one written before
-  logic                   current_we, written_q, forward;
-  logic [NeuronWidth-1:0] written_neuron_q;
+  logic [Banks-1:0][NeuronWidth-1:0] neuron_q;
+  logic [Banks-1:0][LaneWidth-1:0]   lane_q;
+  logic [Banks-1:0]                  reached_q;
+  // The input current of a bank that is written, and the one written before
+  logic [Banks-1:0]                  current_we, written_q, forward;
+  logic [Banks-1:0][NeuronWidth-1:0] written_neuron_q;
   // Stage product
   logic                   product_valid_q, product_last_phase_q;
   logic [NeuronWidth-1:0] product_neuron_q;
   // Stage sum, and the spikes after it
   logic                   sum_valid_q, sum_last_phase_q, spk_valid_q, spk_last_phase_q;
   logic [NeuronWidth-1:0] sum_neuron_q;
-  logic [Cores-1:0]       spk;
+  logic [Cores-1:0][Banks-1:0] spk;
 
   assign op_valid      = op_clear_i || op_accumulate_i || op_fire_i;
   assign op_last_phase = op_phase_i == PhaseWidth'(Phases - 1);
-  assign current_we    = accumulate_q || fire_q || clear_q;
-  assign forward       = written_q && written_neuron_q == neuron_q;
+
+  for (genvar b = 0; b < Banks; b++) begin : gen_forward
+    assign current_we[b] = (accumulate_q && reached_q[b]) || fire_q || clear_q;
+    assign forward[b]    = written_q[b] && written_neuron_q[b] == neuron_q[b];
+  end
 
   always_ff @(posedge clk_i or negedge rst_ni) begin
     if (!rst_ni) begin
       clear_q         <= 1'b0;
       accumulate_q    <= 1'b0;
       fire_q          <= 1'b0;
-      written_q       <= 1'b0;
+      written_q       <= '0;
       product_valid_q <= 1'b0;
       sum_valid_q     <= 1'b0;
       spk_valid_q     <= 1'b0;
@@ -117,12 +131,14 @@ module core_array #(
 
   always_ff @(posedge clk_i) begin
     neuron_q             <= op_neuron_i;
+    lane_q               <= op_lane_i;
+    reached_q            <= op_reached_i;
     first_step_q         <= op_first_step_i;
     last_phase_q         <= op_last_phase;
     written_neuron_q     <= neuron_q;
-    product_neuron_q     <= neuron_q;
+    product_neuron_q     <= neuron_q[0];
     product_last_phase_q <= last_phase_q;
-    sum_neuron_q         <= Lapicque ? product_neuron_q : neuron_q;
+    sum_neuron_q         <= Lapicque ? product_neuron_q : neuron_q[0];
     sum_last_phase_q     <= Lapicque ? product_last_phase_q : last_phase_q;
     spk_last_phase_q     <= sum_last_phase_q;
   end
@@ -137,6 +153,7 @@ module core_array #(
     assign cfg_hit = cfg_core_i == 16'(j);
 
     neural_core #(
+      .Banks       (Banks),
       .Neurons     (Neurons),
       .Weights     (Weights),
       .Phases      (Phases),
@@ -149,6 +166,7 @@ module core_array #(
       .cfg_weight_we_i(cfg_weight_we_i && cfg_hit),
       .cfg_bias_we_i  (cfg_bias_we_i && cfg_hit),
       .cfg_weight_i,
+      .cfg_lane_i,
       .cfg_phase_i,
       .cfg_data_i,
       .threshold_i,
@@ -167,6 +185,7 @@ module core_array #(
       .current_we_i   (current_we),
       .forward_i      (forward),
       .neuron_i       (neuron_q),
+      .lane_i         (lane_q),
       .product_valid_i(product_valid_q),
       .sum_valid_i    (sum_valid_q),
       .sum_neuron_i   (sum_neuron_q),
@@ -175,7 +194,15 @@ module core_array #(
   end
 
   assign spk_valid_o = spk_valid_q;
-  assign spk_o       = spk_last_phase_q ? spk & OwnersInLastPhase : spk;
+
+  for (genvar b = 0; b < Banks; b++) begin : gen_bank
+    logic [Cores-1:0] of_bank;
+
+    for (genvar j = 0; j < Cores; j++) begin : gen_spk
+      assign of_bank[j] = spk[j][b];
+    end
+    assign spk_o[b] = spk_last_phase_q ? of_bank & OwnersInLastPhase : of_bank;
+  end
 
   ////////////////
   // Assertions //
@@ -191,8 +218,14 @@ module core_array #(
       $onehot0({op_clear_i, op_accumulate_i, op_fire_i}));
 
   // No operation leaves the memories.
-  NeuronInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      op_valid |-> 32'(op_neuron_i) < Neurons);
+  for (genvar b = 0; b < Banks; b++) begin : gen_range
+    NeuronInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
+        op_valid && (op_reached_i[b] || !op_accumulate_i) |-> 32'(op_neuron_i[b]) < Neurons);
+  end
+
+  // All banks clear and fire at one address.
+  OneAddressOfAllBanks: assert property (@(posedge clk_i) disable iff (!rst_ni)
+      op_clear_i || op_fire_i |-> op_neuron_i == {Banks{op_neuron_i[0]}});
   WeightInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
       op_accumulate_i |-> 32'(op_weight_i) < Weights);
   PhaseInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
@@ -200,9 +233,9 @@ module core_array #(
 
   // A neuron fires again only when its membrane of the step before is stored.
   FireOnlyWhenStored: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      op_fire_i |-> !(fire_q && neuron_q == op_neuron_i)
-                    && !(product_valid_q && product_neuron_q == op_neuron_i)
-                    && !(sum_valid_q && sum_neuron_q == op_neuron_i));
+      op_fire_i |-> !(fire_q && neuron_q[0] == op_neuron_i[0])
+                    && !(product_valid_q && product_neuron_q == op_neuron_i[0])
+                    && !(sum_valid_q && sum_neuron_q == op_neuron_i[0]));
 
   // Weights, biases and constants change only while no operation is under way.
   ConfigOnlyWhenDrained: assert property (@(posedge clk_i) disable iff (!rst_ni)

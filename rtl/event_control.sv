@@ -6,10 +6,11 @@
 //   scan        cycles 1 to Words: one word per cycle; non-empty words enter a list that holds a
 //               whole step, so that scanning never waits
 //   accumulate  the first event of word k is in service from cycle 8 + k or when the events
-//               before it are done; an event takes Phases x (taps inside the frame) cycles
+//               before it are done; an event takes Phases x (taps inside the frame) cycles, and
+//               Phases with nine banks
 //   fire        from the later of cycle Words + 3 and the end of the last event: one neuron per
-//               cycle and core, OutHeight x OutWidth x Phases cycles, then DrainCycles: 6, and
-//               7 for Lapicque neurons
+//               cycle, core and bank, Neurons cycles, then DrainCycles: 6, and 7 for Lapicque
+//               neurons, and what write-back takes beyond that
 // With S(k) the cycles of all events in words k and later, a step costs
 //   max(Words + 3, max over non-empty k of (8 + k + S(k))) + fire + DrainCycles.
 // After reset the layer is busy for Neurons cycles in which the input currents become zero.
@@ -28,22 +29,33 @@ module event_control #(
   parameter  int unsigned Padding      = 1,
   /// A dense layer has one weight per input line and neuron.
   parameter  bit          Dense        = 1'b0,
+  /// Memories that the neurons of a core are interleaved in: one, or nine, by (row mod 3,
+  /// column mod 3), so that all taps of a 3 x 3 kernel are served at once.
+  parameter  int unsigned Banks        = 1,
   /// Output channels that a core owns, rounded up.
   parameter  int unsigned Phases       = 4,
   parameter  int unsigned EncoderWidth = 32,
   /// Cycles from a fire operation at the cores until its spike leaves them.
   parameter  int unsigned FireLatency  = 3,
+  /// Cycles that the last spikes of a step wait in the packer.
+  parameter  int unsigned WriteBackCycles = 0,
   /// Cycles from the last cycle of StFire until the last spikes are in the buffer.
-  localparam int unsigned DrainCycles  = FireLatency + 3,
+  localparam int unsigned DrainCycles  = FireLatency + 3 + WriteBackCycles,
   /// Derived sizes.
   localparam int unsigned Inputs       = InChannels * InHeight * InWidth,
   localparam int unsigned Words        = (Inputs + EncoderWidth - 1) / EncoderWidth,
-  localparam int unsigned Neurons      = OutHeight * OutWidth * Phases,
-  localparam int unsigned Weights      = (Dense ? Inputs : InChannels * Kernel * Kernel) * Phases,
+  localparam int unsigned Side         = Banks == 9 ? 3 : 1,
+  localparam int unsigned BankRows     = (OutHeight + Side - 1) / Side,
+  localparam int unsigned BankCols     = (OutWidth + Side - 1) / Side,
+  /// Neurons of a bank, and words of Banks weights.
+  localparam int unsigned Neurons      = BankRows * BankCols * Phases,
+  localparam int unsigned WordsOfMap   = Banks == 9 ? 1 : Kernel * Kernel,
+  localparam int unsigned Weights      = (Dense ? Inputs : InChannels * WordsOfMap) * Phases,
   localparam int unsigned FlatWidth    = $clog2(Words * EncoderWidth),
   localparam int unsigned NeuronWidth  = Neurons > 1 ? $clog2(Neurons) : 1,
   localparam int unsigned WeightWidth  = Weights > 1 ? $clog2(Weights) : 1,
-  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1
+  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1,
+  localparam int unsigned LaneWidth    = Banks > 1 ? $clog2(Banks) : 1
 ) (
   input  logic                    clk_i,
   input  logic                    rst_ni,
@@ -67,7 +79,10 @@ module event_control #(
   output logic                    op_accumulate_o,
   output logic                    op_fire_o,
   output logic                    op_first_step_o,
-  output logic [NeuronWidth-1:0]  op_neuron_o,
+  // Neuron of each bank, whether an event reaches it, and by which weight of the word
+  output logic [Banks-1:0][NeuronWidth-1:0] op_neuron_o,
+  output logic [Banks-1:0]                  op_reached_o,
+  output logic [Banks-1:0][LaneWidth-1:0]   op_lane_o,
   output logic [WeightWidth-1:0]  op_weight_o,
   output logic [PhaseWidth-1:0]   op_phase_o,
   // Ends the packed line of a step
@@ -217,14 +232,16 @@ module event_control #(
     end
   end
 
-  ////////////////////////////////////////////////////////////////
-  // Service: owned channel by owned channel, tap by tap        //
-  ////////////////////////////////////////////////////////////////
+  //////////////////////////////////////////////////////////////////////////////////
+  // Service: owned channel by owned channel, tap by tap or all taps at once      //
+  //////////////////////////////////////////////////////////////////////////////////
 
-  logic [PhaseWidth-1:0]  service_phase_q;
-  logic                   last_phase, last_tap;
-  logic [NeuronWidth-1:0] service_neuron;
-  logic [WeightWidth-1:0] service_weight;
+  logic [PhaseWidth-1:0]             service_phase_q;
+  logic                              last_phase, last_tap;
+  logic [Banks-1:0][NeuronWidth-1:0] service_neuron;
+  logic [Banks-1:0]                  service_reached;
+  logic [Banks-1:0][LaneWidth-1:0]   service_lane;
+  logic [WeightWidth-1:0]            service_weight;
 
   assign last_phase = service_phase_q == PhaseWidth'(Phases - 1);
   assign event_last = event_valid_q && last_phase && last_tap;
@@ -232,9 +249,11 @@ module event_control #(
   if (Dense) begin : gen_dense
     logic [FlatWidth-1:0] event_flat_q;
 
-    assign last_tap       = 1'b1;
-    assign service_neuron = NeuronWidth'(service_phase_q);
-    assign service_weight = WeightWidth'(32'(event_flat_q) * Phases + 32'(service_phase_q));
+    assign last_tap        = 1'b1;
+    assign service_neuron  = NeuronWidth'(service_phase_q);
+    assign service_reached = '1;
+    assign service_lane    = '0;
+    assign service_weight  = WeightWidth'(32'(event_flat_q) * Phases + 32'(service_phase_q));
 
     always_ff @(posedge clk_i) begin
       if (event_ready) event_flat_q <= pixel_flat_q;
@@ -242,6 +261,71 @@ module event_control #(
 
     logic unused_pixel;
     assign unused_pixel = ^{pixel_q, pixel_chan_q};
+  end else if (Banks == 9) begin : gen_banked
+    // The taps reach three rows and columns up to (row + Padding, col + Padding), so one of each
+    // row, and column, of banks
+    localparam int unsigned TileRowWidth = $clog2((InHeight + Padding) / 3 + 1) + 1;
+    localparam int unsigned TileColWidth = $clog2((InWidth + Padding) / 3 + 1) + 1;
+
+    logic [31:0]          far_row, far_col;
+    logic [ChanWidth-1:0] event_chan_q;
+
+    assign far_row = 32'(pixel_q) / InWidth + Padding;
+    assign far_col = 32'(pixel_q) % InWidth + Padding;
+
+    // Tap k reaches `far` - k: that of a bank, and whether it stays in 0 to Side - 1
+    function automatic int unsigned tap(int unsigned far, int unsigned bank);
+      tap = (far + 3 - bank) % 3;
+    endfunction
+    function automatic logic reached(int unsigned far, int unsigned bank, int unsigned side);
+      reached = far >= tap(far, bank) && far - tap(far, bank) < side;
+    endfunction
+
+    assign last_tap       = 1'b1;
+    assign service_weight = WeightWidth'(32'(event_chan_q) * Phases + 32'(service_phase_q));
+
+    always_ff @(posedge clk_i) begin
+      if (event_ready) event_chan_q <= pixel_chan_q;
+    end
+
+    for (genvar y = 0; y < 3; y++) begin : gen_row
+      logic [1:0]              ky_q;
+      logic [TileRowWidth-1:0] tile_q;
+      logic                    reached_q;
+
+      always_ff @(posedge clk_i) begin
+        if (event_ready) begin
+          ky_q      <= 2'(tap(far_row, y));
+          tile_q    <= TileRowWidth'((far_row - tap(far_row, y)) / 3);
+          reached_q <= reached(far_row, y, OutHeight);
+        end
+      end
+    end
+
+    for (genvar x = 0; x < 3; x++) begin : gen_col
+      logic [1:0]              kx_q;
+      logic [TileColWidth-1:0] tile_q;
+      logic                    reached_q;
+
+      always_ff @(posedge clk_i) begin
+        if (event_ready) begin
+          kx_q      <= 2'(tap(far_col, x));
+          tile_q    <= TileColWidth'((far_col - tap(far_col, x)) / 3);
+          reached_q <= reached(far_col, x, OutWidth);
+        end
+      end
+    end
+
+    for (genvar b = 0; b < 9; b++) begin : gen_bank
+      assign service_reached[b] = gen_row[b/3].reached_q && gen_col[b%3].reached_q;
+      assign service_lane[b]    = LaneWidth'(3 * 32'(gen_row[b/3].ky_q) + 32'(gen_col[b%3].kx_q));
+      assign service_neuron[b]  = NeuronWidth'(
+          (32'(gen_row[b/3].tile_q) * BankCols + 32'(gen_col[b%3].tile_q)) * Phases
+          + 32'(service_phase_q));
+    end
+
+    logic unused_flat;
+    assign unused_flat = ^pixel_flat_q;
   end else begin : gen_conv
     logic [RowWidth-1:0]  row, event_row_q;
     logic [ColWidth-1:0]  col, event_col_q;
@@ -268,11 +352,13 @@ module event_control #(
     assign first_kx = first_tap(32'(col), OutWidth);
     assign last_kx  = final_tap(32'(col));
 
-    assign last_tap       = ky_q == last_ky_q && kx_q == last_kx_q;
-    assign service_neuron = NeuronWidth'(
+    assign last_tap        = ky_q == last_ky_q && kx_q == last_kx_q;
+    assign service_reached = '1;
+    assign service_lane    = '0;
+    assign service_neuron  = NeuronWidth'(
         ((32'(event_row_q) + Padding - 32'(ky_q)) * OutWidth
          + (32'(event_col_q) + Padding - 32'(kx_q))) * Phases + 32'(service_phase_q));
-    assign service_weight = WeightWidth'(
+    assign service_weight  = WeightWidth'(
         ((32'(event_chan_q) * Kernel + 32'(ky_q)) * Kernel + 32'(kx_q)) * Phases
         + 32'(service_phase_q));
 
@@ -403,9 +489,11 @@ module event_control #(
   end
 
   always_ff @(posedge clk_i) begin
-    op_neuron_o <= event_valid_q ? service_neuron : neuron_q;
-    op_weight_o <= service_weight;
-    op_phase_o  <= event_valid_q ? service_phase_q : fire_phase_q;
+    op_neuron_o  <= event_valid_q ? service_neuron : {Banks{neuron_q}};
+    op_reached_o <= service_reached;
+    op_lane_o    <= service_lane;
+    op_weight_o  <= service_weight;
+    op_phase_o   <= event_valid_q ? service_phase_q : fire_phase_q;
   end
 
   assign op_first_step_o = step_q == '0;
@@ -422,6 +510,9 @@ module event_control #(
 
   if (EncoderWidth < 8 || EncoderWidth > 128) begin : gen_width_check
     $error("event_control: EncoderWidth must be 8 to 128, got %0d", EncoderWidth);
+  end
+  if (Banks != 1 && (Banks != 9 || Dense || Kernel != 3)) begin : gen_banks_check
+    $error("event_control: Banks must be 1, or 9 for a 3 x 3 kernel, got %0d", Banks);
   end
 
 `ifndef SYNTHESIS
@@ -442,8 +533,12 @@ module event_control #(
       flat_valid_q |-> 32'(flat_q) < Inputs);
 
   // No operation leaves the memories.
-  NeuronInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      op_accumulate_o || op_fire_o |-> 32'(op_neuron_o) < Neurons);
+  for (genvar b = 0; b < Banks; b++) begin : gen_range
+    NeuronInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
+        (op_accumulate_o && op_reached_o[b]) || op_fire_o |-> 32'(op_neuron_o[b]) < Neurons);
+    LaneInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
+        op_accumulate_o && op_reached_o[b] |-> 32'(op_lane_o[b]) < Banks);
+  end
   WeightInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
       op_accumulate_o |-> 32'(op_weight_o) < Weights);
 

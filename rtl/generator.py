@@ -6,14 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
+from ..config import Config, HardwareConfig
 from ..models.integer import IntegerLayer, IntegerNetwork
-from ..network import Layer, packed_words
+from ..network import Layer, banks, packed_words, pixels_at_once
 
 __all__ = [
     "LINT_WAIVERS",
     "RTL_FOLDER",
     "SOURCES",
+    "layer_line_words",
     "line_words",
     "source_files",
     "top_source",
@@ -25,9 +26,12 @@ RTL_FOLDER = Path(__file__).parent
 _MODULES = (
     "spike_buffer",
     "event_control",
+    "neuron_bank",
     "neural_core",
     "core_array",
+    "line_packer",
     "spike_packer",
+    "strip_packer",
     "perf_counters",
     "snn_layer",
 )
@@ -48,6 +52,14 @@ LINT_WAIVERS = RTL_FOLDER / "lint_waivers.vlt"
 def line_words(cores: int, encoder_width: int) -> int:
     """Words that a layer's cores fill at most in one cycle, and so write at once."""
     return math.ceil(cores / encoder_width)
+
+
+def layer_line_words(layer: Layer, cores: int, hardware: HardwareConfig) -> int:
+    """Words that a layer writes at once: `line_words`, or with nine banks those of some pixels."""
+    if banks(layer, hardware.taps_per_cycle) == 1:
+        return line_words(cores, hardware.encoder_width)
+    pixels = pixels_at_once(layer.pool, -(-layer.out_channels // cores))
+    return packed_words(pixels * layer.out_channels, hardware.encoder_width)
 
 
 def top_source(config: Config, network: IntegerNetwork, folder: Path = RTL_FOLDER) -> str:
@@ -103,7 +115,7 @@ def _layer_values(
     words, out_words = (
         packed_words(spikes, encoder_width) for spikes in (layer.inputs, layer.outputs)
     )
-    wide = line_words(cores, encoder_width)
+    wide = layer_line_words(layer, cores, config.hardware)
     lines = 2 * config.input.time_steps * math.ceil(out_words / wide)
     return {
         "name": layer.name,
@@ -118,6 +130,7 @@ def _layer_values(
         "pool": layer.pool,
         "dense": layer.kind == "dense",
         "cores": cores,
+        "banks": banks(layer, config.hardware.taps_per_cycle),
         "weight_bits": integer.weight_bits,
         "membrane_bits": integer.membrane_bits,
         "lapicque": integer.neuron == "lapicque",

@@ -1,23 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Integrates weights into input currents and fires its neurons.
-//
-//   R[t] = U[t-1] > threshold
-//   U[t] = floor(decay U[t-1]) + I[t] 2^gain + bias - threshold R[t]      reset by subtraction
-//   S[t] = U[t] > threshold
-//
-// Reset to zero: where R[t] is set, a leaky integrate-and-fire (LIF) neuron forgets U[t-1], and a
-// Lapicque neuron the whole step (U[t] = 0), as in snnTorch 1.0.
-//
-// The decay of a LIF neuron is a sum of at most three signed powers of two, so it is shifted and
-// added. That of a Lapicque neuron is a signed number in 1/65536, so it is multiplied; its input
-// gain 1/C is part of the membrane unit. I and U are separate memories; U saturates to
-// MembraneBits when it is stored, I has the bits that its fan-in can reach.
+// A neural core: its weights and biases, and its neurons in one or more banks. A word holds a
+// weight for each bank: with nine banks a kernel of one input and one output channel, of which
+// every bank gets the weight of the tap that reaches it.
 //
 // Cost: that of core_array, which drives all cores of a layer stage by stage.
 
 module neural_core #(
-  /// Neurons and weights in this core.
+  /// Banks, neurons in each of them, and words of Banks weights in this core.
+  parameter  int unsigned Banks        = 1,
   parameter  int unsigned Neurons      = 1024,
   parameter  int unsigned Weights      = 72,
   /// Output channels that this core owns, rounded up; one bias each.
@@ -30,176 +21,106 @@ module neural_core #(
   /// Derived widths.
   localparam int unsigned NeuronWidth  = Neurons > 1 ? $clog2(Neurons) : 1,
   localparam int unsigned WeightWidth  = Weights > 1 ? $clog2(Weights) : 1,
-  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1
+  localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1,
+  localparam int unsigned LaneWidth    = Banks > 1 ? $clog2(Banks) : 1
 ) (
-  input  logic                           clk_i,
+  input  logic                              clk_i,
 
-  // Weights and biases, while the layer is idle
-  input  logic                           cfg_weight_we_i,
-  input  logic                           cfg_bias_we_i,
-  input  logic        [WeightWidth-1:0]  cfg_weight_i,
-  input  logic        [PhaseWidth-1:0]   cfg_phase_i,
-  input  logic signed [MembraneBits-1:0] cfg_data_i,
+  // Weights, one lane of a word at a time, and biases, while the layer is idle
+  input  logic                              cfg_weight_we_i,
+  input  logic                              cfg_bias_we_i,
+  input  logic        [WeightWidth-1:0]     cfg_weight_i,
+  input  logic        [LaneWidth-1:0]       cfg_lane_i,
+  input  logic        [PhaseWidth-1:0]      cfg_phase_i,
+  input  logic signed [MembraneBits-1:0]    cfg_data_i,
 
   // Constants of the layer (see snn_layer)
-  input  logic signed [MembraneBits-1:0] threshold_i,
-  input  logic        [3:0]              gain_i,
-  input  logic        [17:0]             decay_i,
-  input  logic                           reset_zero_i,
+  input  logic signed [MembraneBits-1:0]    threshold_i,
+  input  logic        [3:0]                 gain_i,
+  input  logic        [17:0]                decay_i,
+  input  logic                              reset_zero_i,
 
   // Stage op: addresses to read
-  input  logic                           op_valid_i,
-  input  logic                           op_accumulate_i,
-  input  logic                           op_fire_i,
-  input  logic        [NeuronWidth-1:0]  op_neuron_i,
-  input  logic        [WeightWidth-1:0]  op_weight_i,
-  input  logic        [PhaseWidth-1:0]   op_phase_i,
-  // Stage add: the input current is written, or cleared where it was not accumulated
-  input  logic                           accumulate_i,
-  input  logic                           fire_i,
-  input  logic                           first_step_i,
-  input  logic                           current_we_i,
-  // The last write was to the address that was read
-  input  logic                           forward_i,
-  input  logic        [NeuronWidth-1:0]  neuron_i,
-  // Stage product
-  input  logic                           product_valid_i,
-  // Stage sum: the membrane is written
-  input  logic                           sum_valid_i,
-  input  logic        [NeuronWidth-1:0]  sum_neuron_i,
+  input  logic                              op_valid_i,
+  input  logic                              op_accumulate_i,
+  input  logic                              op_fire_i,
+  input  logic [Banks-1:0][NeuronWidth-1:0] op_neuron_i,
+  input  logic        [WeightWidth-1:0]     op_weight_i,
+  input  logic        [PhaseWidth-1:0]      op_phase_i,
+  // Stages add, product and sum (see neuron_bank), and the lane whose weight a bank adds
+  input  logic                              accumulate_i,
+  input  logic                              fire_i,
+  input  logic                              first_step_i,
+  input  logic [Banks-1:0]                  current_we_i,
+  input  logic [Banks-1:0]                  forward_i,
+  input  logic [Banks-1:0][NeuronWidth-1:0] neuron_i,
+  input  logic [Banks-1:0][LaneWidth-1:0]   lane_i,
+  input  logic                              product_valid_i,
+  input  logic                              sum_valid_i,
+  input  logic        [NeuronWidth-1:0]     sum_neuron_i,
 
-  // Of the neuron in stage sum one cycle before; holds otherwise
-  output logic                           spk_o
+  // Of the neurons in stage sum one cycle before; holds otherwise
+  output logic [Banks-1:0]                  spk_o
 );
 
-  // Sums at full width
-  localparam int unsigned DriveWidth =
-      (CurrentBits + 15 > MembraneBits ? CurrentBits + 15 : MembraneBits) + 2;
-  localparam int unsigned SumWidth   = DriveWidth + 1;
-
-  logic signed [WeightBits-1:0]   weight_mem [Weights];
-  logic signed [MembraneBits-1:0] bias_mem [Phases];
-  logic signed [CurrentBits-1:0]  current_mem [Neurons];
-  logic signed [MembraneBits-1:0] mem_mem [Neurons];
-
-  //////////////////////////////
-  // Weights and accumulation //
-  //////////////////////////////
-
-  logic signed [WeightBits-1:0]   weight_q;
-  logic signed [MembraneBits-1:0] bias_q;
-  // The last written current is forwarded to a read of its address
-  logic signed [CurrentBits-1:0]  current_rdata_q, written_q, current, current_next;
-
-  assign current      = forward_i ? written_q : current_rdata_q;
-  assign current_next = accumulate_i ? current + CurrentBits'(weight_q) : '0;
-
-  always_ff @(posedge clk_i) begin
-    if (cfg_weight_we_i) weight_mem[cfg_weight_i] <= WeightBits'(cfg_data_i);
-    if (op_accumulate_i) weight_q <= weight_mem[op_weight_i];
-  end
+  logic signed [MembraneBits-1:0]         bias_mem [Phases];
+  logic signed [MembraneBits-1:0]         bias_q;
+  // The word that was read, by lane
+  logic        [Banks-1:0][WeightBits-1:0] word_q;
 
   always_ff @(posedge clk_i) begin
     if (cfg_bias_we_i) bias_mem[cfg_phase_i] <= cfg_data_i;
     if (op_fire_i) bias_q <= bias_mem[op_phase_i];
   end
 
-  always_ff @(posedge clk_i) begin
-    if (op_valid_i) current_rdata_q <= current_mem[op_neuron_i];
-    if (current_we_i) begin
-      current_mem[neuron_i] <= current_next;
-      written_q             <= current_next;
-    end
-  end
-
-  //////////
-  // Fire //
-  //////////
-
-  // The membrane before the step, what is added to it, and what is left of it
-  logic signed [MembraneBits-1:0] mem_rdata_q, mem_old, mem_new;
-  logic signed [DriveWidth-1:0]   drive, drive_q;
-  logic signed [MembraneBits:0]   decayed_q;
-  logic                           reset, forget_q;
-
-  assign mem_old = first_step_i ? '0 : mem_rdata_q;
-  assign reset   = mem_old > threshold_i;
-  assign drive   = (DriveWidth'(current) <<< gain_i) + DriveWidth'(bias_q)
-                   - (reset && !reset_zero_i ? DriveWidth'(threshold_i) : '0);
-
-  if (Lapicque) begin : gen_lapicque
-    // The decay is a signed number in 1/65536
-    localparam int unsigned FractionBits = 16;
-    localparam int unsigned ProductWidth = MembraneBits + 18;
-
-    logic signed [MembraneBits-1:0] factor_q;
-    logic signed [DriveWidth-1:0]   early_drive_q;
-    logic                           early_forget_q;
-    logic signed [ProductWidth-1:0] product;
-
-    assign product = factor_q * $signed(decay_i);
+  for (genvar b = 0; b < Banks; b++) begin : gen_bank
+    logic [WeightBits-1:0] weight_mem [Weights];
+    logic [WeightBits-1:0] weight;
 
     always_ff @(posedge clk_i) begin
-      if (fire_i) begin
-        factor_q       <= mem_old;
-        early_drive_q  <= drive;
-        early_forget_q <= reset && reset_zero_i;
+      if (cfg_weight_we_i && cfg_lane_i == LaneWidth'(b)) begin
+        weight_mem[cfg_weight_i] <= WeightBits'(cfg_data_i);
       end
-      if (product_valid_i) begin
-        decayed_q <= (MembraneBits + 1)'(product >>> FractionBits);
-        drive_q   <= early_drive_q;
-        forget_q  <= early_forget_q;
-      end
-    end
-  end else begin : gen_lif
-    // The decay is three fields of {enable, negative, shift[3:0]}, the first in the lowest bits
-    localparam int unsigned FractionBits = 8;
-    localparam int unsigned DecayWidth   = MembraneBits + FractionBits + 2;
-
-    function automatic logic signed [MembraneBits:0] decayed(
-        logic signed [MembraneBits-1:0] mem);
-      logic signed [DecayWidth-1:0] total;
-      total = '0;
-      for (int unsigned k = 0; k < 3; k++) begin
-        if (decay_i[6*k+5] && decay_i[6*k+4]) begin
-          total -= DecayWidth'(mem) <<< (4'(FractionBits) - decay_i[6*k+:4]);
-        end else if (decay_i[6*k+5]) begin
-          total += DecayWidth'(mem) <<< (4'(FractionBits) - decay_i[6*k+:4]);
-        end
-      end
-      decayed = (MembraneBits + 1)'(total >>> FractionBits);
-    endfunction
-
-    assign forget_q = 1'b0;
-
-    always_ff @(posedge clk_i) begin
-      if (fire_i) begin
-        decayed_q <= reset && reset_zero_i ? '0 : decayed(mem_old);
-        drive_q   <= drive;
-      end
+      if (op_accumulate_i) word_q[b] <= weight_mem[op_weight_i];
     end
 
-    logic unused_product_valid;
-    assign unused_product_valid = product_valid_i;
-  end
+    if (Banks == 1) begin : gen_only
+      assign weight = word_q[0];
 
-  localparam logic signed [MembraneBits-1:0] MemMax = {1'b0, {(MembraneBits - 1) {1'b1}}};
-  localparam logic signed [MembraneBits-1:0] MemMin = {1'b1, {(MembraneBits - 1) {1'b0}}};
-
-  function automatic logic signed [MembraneBits-1:0] saturated(logic signed [SumWidth-1:0] sum);
-    saturated = MembraneBits'(sum);
-    if (sum > SumWidth'(MemMax)) saturated = MemMax;
-    if (sum < SumWidth'(MemMin)) saturated = MemMin;
-  endfunction
-
-  assign mem_new = forget_q ? '0 : saturated(SumWidth'(decayed_q) + SumWidth'(drive_q));
-
-  always_ff @(posedge clk_i) begin
-    if (op_fire_i) mem_rdata_q <= mem_mem[op_neuron_i];
-    if (sum_valid_i) begin
-      mem_mem[sum_neuron_i] <= mem_new;
-      spk_o                 <= mem_new > threshold_i;
+      logic unused_lane;
+      assign unused_lane = ^lane_i;
+    end else begin : gen_lane
+      assign weight = word_q[lane_i[b]];
     end
+
+    neuron_bank #(
+      .Neurons     (Neurons),
+      .WeightBits  (WeightBits),
+      .CurrentBits (CurrentBits),
+      .MembraneBits(MembraneBits),
+      .Lapicque    (Lapicque)
+    ) u_neuron_bank (
+      .clk_i,
+      .threshold_i,
+      .gain_i,
+      .decay_i,
+      .reset_zero_i,
+      .op_valid_i,
+      .op_fire_i,
+      .op_neuron_i (op_neuron_i[b]),
+      .weight_i    (weight),
+      .bias_i      (bias_q),
+      .accumulate_i,
+      .fire_i,
+      .first_step_i,
+      .current_we_i(current_we_i[b]),
+      .forward_i   (forward_i[b]),
+      .neuron_i    (neuron_i[b]),
+      .product_valid_i,
+      .sum_valid_i,
+      .sum_neuron_i,
+      .spk_o       (spk_o[b])
+    );
   end
 
   ////////////////
@@ -209,19 +130,5 @@ module neural_core #(
   if (MembraneBits < WeightBits) begin : gen_width_check
     $error("neural_core: MembraneBits must be at least WeightBits, got %0d", MembraneBits);
   end
-
-`ifndef SYNTHESIS
-  // Memories power up with anything; nothing may rest on zeros that hardware does not have.
-  initial begin
-    for (int unsigned i = 0; i < Neurons; i++) begin
-      current_mem[i] = CurrentBits'($urandom);
-      mem_mem[i]     = MembraneBits'($urandom);
-    end
-  end
-
-  // The sum of the weights never wraps.
-  CurrentNeverWraps: assert property (@(posedge clk_i)
-      accumulate_i |-> 32'(current) + 32'(weight_q) == 32'(current_next));
-`endif
 
 endmodule

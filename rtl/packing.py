@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..models.integer import IntegerLayer, IntegerNetwork, decay_terms
-from ..network import Layer, packed_words
-from .generator import line_words
+from ..network import Layer, banks, packed_words
+from .generator import layer_line_words
 
 __all__ = ["ConfigWrite", "config_writes", "pack_spikes", "peek_addresses", "unpack_spikes"]
 
 SPACE_WEIGHT, SPACE_BIAS, SPACE_CONSTANT = range(3)
 """Spaces of a configuration write; ``rtl/snn_layer.sv``, `space_e`."""
+
+
+LANE_BITS = 4
+"""Of the address of a weight that shares a word with others; ``rtl/snn_layer.sv``, `cfg_lane`."""
 
 
 class ConfigWrite(NamedTuple):
@@ -73,8 +77,9 @@ def peek_addresses(config: Config, buffer: int, half: int) -> list[tuple[int, in
     if buffer == 0:
         spikes, wide = config.layers[0].inputs, 1
     else:
-        spikes = config.layers[buffer - 1].outputs
-        wide = line_words(config.neural_cores[buffer - 1], width)
+        layer = config.layers[buffer - 1]
+        spikes = layer.outputs
+        wide = layer_line_words(layer, config.neural_cores[buffer - 1], config.hardware)
     words = packed_words(spikes, width)
     lines = -(-words // wide)
     return [
@@ -103,13 +108,16 @@ def config_writes(config: Config, network: IntegerNetwork) -> list[ConfigWrite]:
     for index, (layer, cores) in enumerate(zip(network.layers, config.neural_cores, strict=True)):
         writes += _constant_writes(index, layer)
         phases = -(-layer.geometry.out_channels // cores)
+        lanes = banks(layer.geometry, config.hardware.taps_per_cycle)
         for channel, rows in enumerate(_weights_by_address(layer)):
             phase, core = divmod(channel, cores)
             bias = int(layer.bias[channel])
             writes.append(ConfigWrite(index, SPACE_BIAS, core, phase, bias))
             writes += [
-                ConfigWrite(index, SPACE_WEIGHT, core, row * phases + phase, int(weight))
-                for row, weight in enumerate(rows)
+                ConfigWrite(
+                    index, SPACE_WEIGHT, core, _weight_address(row, phase, phases, lanes), weight
+                )
+                for row, weight in enumerate(rows.tolist())
             ]
     return writes
 
@@ -124,6 +132,13 @@ def _constant_writes(index: int, layer: IntegerLayer) -> list[ConfigWrite]:
     return [
         ConfigWrite(index, SPACE_CONSTANT, 0, addr, int(value)) for addr, value in enumerate(values)
     ]
+
+
+def _weight_address(row: int, phase: int, phases: int, lanes: int) -> int:
+    """Address of a weight; a word of nine is written lane by lane, in the lowest four bits."""
+    word, lane = divmod(row, lanes)
+    word = word * phases + phase
+    return word if lanes == 1 else word << LANE_BITS | lane
 
 
 def _weights_by_address(layer: IntegerLayer) -> NDArray[np.int8]:

@@ -23,6 +23,8 @@ module snn_layer #(
   parameter  int unsigned MembraneBits = 16,
   /// Lapicque neurons instead of leaky integrate-and-fire ones.
   parameter  bit          Lapicque     = 1'b0,
+  /// Banks of each core; nine serve all taps of a 3 x 3 kernel at once.
+  parameter  int unsigned Banks        = 1,
   /// Bits of a line of the output buffer (see spike_buffer).
   parameter  int unsigned LineWidth    = 32,
   /// Derived sizes.
@@ -30,12 +32,16 @@ module snn_layer #(
   localparam int unsigned FanIn        = Dense ? Inputs : InChannels * Kernel * Kernel,
   localparam int unsigned Phases       = (OutChannels + Cores - 1) / Cores,
   localparam int unsigned LastCores    = OutChannels - (Phases - 1) * Cores,
-  localparam int unsigned Neurons      = OutHeight * OutWidth * Phases,
-  localparam int unsigned Weights      = FanIn * Phases,
+  localparam int unsigned Side         = Banks == 9 ? 3 : 1,
+  localparam int unsigned TileRows     = (OutHeight + Side - 1) / Side,
+  localparam int unsigned TileCols     = (OutWidth + Side - 1) / Side,
+  localparam int unsigned Neurons      = TileRows * TileCols * Phases,
+  localparam int unsigned Weights      = FanIn / Banks * Phases,
   localparam int unsigned CurrentBits  = WeightBits + $clog2(FanIn + 1),
   localparam int unsigned NeuronWidth  = Neurons > 1 ? $clog2(Neurons) : 1,
   localparam int unsigned WeightWidth  = Weights > 1 ? $clog2(Weights) : 1,
   localparam int unsigned PhaseWidth   = Phases > 1 ? $clog2(Phases) : 1,
+  localparam int unsigned LaneWidth    = Banks > 1 ? $clog2(Banks) : 1,
   localparam int unsigned FireLatency  = Lapicque ? 4 : 3
 ) (
   input  logic                    clk_i,
@@ -93,15 +99,35 @@ module snn_layer #(
     end
   end
 
+  ////////////////
+  // Write-back //
+  ////////////////
+
+  // Pixels that strip_packer reads at once: enough for it to keep up with the cores
+  localparam int unsigned TileRate    = Pool * Pool * Phases;
+  localparam int unsigned Pixels      = TileRate >= 9 ? 1 : TileRate >= 3 ? 3 : 9;
+  // Strips of Pool rows of tiles, pooled rows of the last one, and cycles in which it is fired
+  localparam int unsigned Strips      = (TileRows + Pool - 1) / Pool;
+  localparam int unsigned LastRows    = OutHeight / Pool - 3 * (Strips - 1);
+  localparam int unsigned LastFire    = (TileRows - (Strips - 1) * Pool) * TileCols * Phases;
+  // Cycles to read a whole strip and the last one, and to wait for the one before it
+  localparam int unsigned StripCycles = (3 * (OutWidth / Pool) + Pixels - 1) / Pixels;
+  localparam int unsigned LastCycles  = (LastRows * (OutWidth / Pool) + Pixels - 1) / Pixels;
+  localparam int unsigned WaitCycles  = Strips > 1 && StripCycles > LastFire
+                                        ? StripCycles - LastFire : 0;
+  localparam int unsigned WriteBackCycles = Banks == 1 ? 0 : 1 + WaitCycles + LastCycles;
+
   /////////////
   // Control //
   /////////////
 
   logic                   op_clear, op_accumulate, op_fire, op_first_step, flush;
-  logic [NeuronWidth-1:0] op_neuron;
   logic [WeightWidth-1:0] op_weight;
   logic [PhaseWidth-1:0]  op_phase;
   logic [3:0]             perf;
+  logic [Banks-1:0]       op_reached;
+  logic [Banks-1:0][NeuronWidth-1:0] op_neuron;
+  logic [Banks-1:0][LaneWidth-1:0]   op_lane;
 
   event_control #(
     .TimeSteps   (TimeSteps),
@@ -113,9 +139,11 @@ module snn_layer #(
     .Kernel      (Kernel),
     .Padding     (Padding),
     .Dense       (Dense),
+    .Banks       (Banks),
     .Phases      (Phases),
     .EncoderWidth(EncoderWidth),
-    .FireLatency (FireLatency)
+    .FireLatency (FireLatency),
+    .WriteBackCycles(WriteBackCycles)
   ) u_event_control (
     .clk_i,
     .rst_ni,
@@ -132,6 +160,8 @@ module snn_layer #(
     .op_fire_o        (op_fire),
     .op_first_step_o  (op_first_step),
     .op_neuron_o      (op_neuron),
+    .op_reached_o     (op_reached),
+    .op_lane_o        (op_lane),
     .op_weight_o      (op_weight),
     .op_phase_o       (op_phase),
     .flush_o          (flush),
@@ -145,12 +175,19 @@ module snn_layer #(
   // Cores and write-back //
   //////////////////////////
 
-  logic             spk_valid;
-  logic [Cores-1:0] spk;
+  logic                        spk_valid;
+  logic [Banks-1:0][Cores-1:0] spk;
+  // A word of nine weights is written lane by lane
+  logic [31:0]                 cfg_word;
+  logic [3:0]                  cfg_lane;
+
+  assign cfg_word = Banks == 1 ? cfg_addr_i : cfg_addr_i >> 4;
+  assign cfg_lane = Banks == 1 ? '0 : cfg_addr_i[3:0];
 
   core_array #(
     .Cores       (Cores),
     .LastCores   (LastCores),
+    .Banks       (Banks),
     .Neurons     (Neurons),
     .Weights     (Weights),
     .Phases      (Phases),
@@ -164,7 +201,8 @@ module snn_layer #(
     .cfg_weight_we_i(cfg_we_i && cfg_space_i == SpaceWeight),
     .cfg_bias_we_i  (cfg_we_i && cfg_space_i == SpaceBias),
     .cfg_core_i,
-    .cfg_weight_i   (WeightWidth'(cfg_addr_i)),
+    .cfg_weight_i   (WeightWidth'(cfg_word)),
+    .cfg_lane_i     (LaneWidth'(cfg_lane)),
     .cfg_phase_i    (PhaseWidth'(cfg_addr_i)),
     .cfg_data_i     (MembraneBits'(cfg_data_i)),
     .threshold_i    (threshold_q),
@@ -176,28 +214,50 @@ module snn_layer #(
     .op_fire_i      (op_fire),
     .op_first_step_i(op_first_step),
     .op_neuron_i    (op_neuron),
+    .op_reached_i   (op_reached),
+    .op_lane_i      (op_lane),
     .op_weight_i    (op_weight),
     .op_phase_i     (op_phase),
     .spk_valid_o    (spk_valid),
     .spk_o          (spk)
   );
 
-  spike_packer #(
-    .Channels (OutChannels),
-    .Cores    (Cores),
-    .Height   (OutHeight),
-    .Width    (OutWidth),
-    .Pool     (Pool),
-    .LineWidth(LineWidth)
-  ) u_spike_packer (
-    .clk_i,
-    .rst_ni,
-    .spk_valid_i (spk_valid),
-    .spk_i       (spk),
-    .flush_i     (flush),
-    .line_valid_o(out_line_valid_o),
-    .line_o      (out_line_o)
-  );
+  if (Banks == 1) begin : gen_spike_packer
+    spike_packer #(
+      .Channels (OutChannels),
+      .Cores    (Cores),
+      .Height   (OutHeight),
+      .Width    (OutWidth),
+      .Pool     (Pool),
+      .LineWidth(LineWidth)
+    ) u_spike_packer (
+      .clk_i,
+      .rst_ni,
+      .spk_valid_i (spk_valid),
+      .spk_i       (spk[0]),
+      .flush_i     (flush),
+      .line_valid_o(out_line_valid_o),
+      .line_o      (out_line_o)
+    );
+  end else begin : gen_strip_packer
+    strip_packer #(
+      .Channels (OutChannels),
+      .Cores    (Cores),
+      .Height   (OutHeight),
+      .Width    (OutWidth),
+      .Pool     (Pool),
+      .Pixels   (Pixels),
+      .LineWidth(LineWidth)
+    ) u_strip_packer (
+      .clk_i,
+      .rst_ni,
+      .spk_valid_i (spk_valid),
+      .spk_i       (spk),
+      .flush_i     (flush),
+      .line_valid_o(out_line_valid_o),
+      .line_o      (out_line_o)
+    );
+  end
 
   assign bucket_o = perf;
 
@@ -233,7 +293,8 @@ module snn_layer #(
 
   // A write names a core, a weight, a phase or a constant that is there.
   ConfigInRange: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      cfg_we_i |-> (cfg_space_i == SpaceWeight && 32'(cfg_core_i) < Cores && cfg_addr_i < Weights)
+      cfg_we_i |-> (cfg_space_i == SpaceWeight && 32'(cfg_core_i) < Cores && cfg_word < Weights
+                    && 32'(cfg_lane) < Banks)
                    || (cfg_space_i == SpaceBias && 32'(cfg_core_i) < Cores && cfg_addr_i < Phases)
                    || (cfg_space_i == SpaceConstant && cfg_addr_i < 32'd4));
 

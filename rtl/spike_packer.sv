@@ -6,8 +6,7 @@
 // the spikes of a step arrive in the order in which spike_buffer packs them. Rows and columns
 // that do not fill a square of the pooling are dropped.
 //
-// Cost: none. Spikes are accepted in every cycle; a full line leaves in the cycle after its last
-// spike, the incomplete one in the cycle after flush_i.
+// Cost: none; see line_packer for the cycles in which lines leave.
 
 module spike_packer #(
   parameter  int unsigned Channels  = 16,
@@ -37,8 +36,6 @@ module spike_packer #(
 );
 
   localparam int unsigned PhaseWidth = Phases > 1 ? $clog2(Phases) : 1;
-  localparam int unsigned FillWidth  = $clog2(LineWidth + 1);
-  localparam int unsigned SumWidth   = LineWidth + Cores;
 
   logic [PhaseWidth-1:0] phase_q;
   logic                  last_phase, emit;
@@ -106,46 +103,23 @@ module spike_packer #(
     end
   end
 
-  // Lines: new spikes behind the waiting ones; a full line leaves
-  logic [FillWidth-1:0] fill_q;
-  logic [LineWidth-1:0] waiting_q;
-  logic [SumWidth-1:0]  joined;
-  logic [FillWidth:0]   joined_fill;
-  logic                 full;
-
-  assign joined      = SumWidth'(waiting_q) | (SumWidth'(bits) << fill_q);
-  assign joined_fill = (FillWidth + 1)'(fill_q)
-                       + (FillWidth + 1)'(last_phase ? LastCores : Cores);
-  assign full        = joined_fill >= (FillWidth + 1)'(LineWidth);
-
-  always_ff @(posedge clk_i or negedge rst_ni) begin
-    if (!rst_ni) begin
-      fill_q       <= '0;
-      waiting_q    <= '0;
-      line_valid_o <= 1'b0;
-    end else begin
-      line_valid_o <= (emit && full) || (flush_i && fill_q != '0);
-      if (flush_i) begin
-        fill_q    <= '0;
-        waiting_q <= '0;
-      end else if (emit) begin
-        fill_q    <= FillWidth'(full ? joined_fill - (FillWidth + 1)'(LineWidth) : joined_fill);
-        waiting_q <= full ? LineWidth'(joined >> LineWidth) : LineWidth'(joined);
-      end
-    end
-  end
-
-  always_ff @(posedge clk_i) begin
-    line_o <= flush_i ? waiting_q : LineWidth'(joined);
-  end
+  line_packer #(
+    .ChunkWidth(Cores),
+    .LineWidth (LineWidth)
+  ) u_line_packer (
+    .clk_i,
+    .rst_ni,
+    .valid_i(emit),
+    .bits_i (bits),
+    .cnt_i  ($clog2(Cores + 1)'(last_phase ? LastCores : Cores)),
+    .flush_i,
+    .line_valid_o,
+    .line_o
+  );
 
   ////////////////
   // Assertions //
   ////////////////
-
-  if (LineWidth < Cores) begin : gen_width_check
-    $error("spike_packer: LineWidth must be at least Cores, got %0d", LineWidth);
-  end
 
 `ifndef SYNTHESIS
   // A step ends only after its last spike.
@@ -155,10 +129,6 @@ module spike_packer #(
   // Cores without a channel in the last phase are silent.
   NoSpikeWithoutChannel: assert property (@(posedge clk_i) disable iff (!rst_ni)
       spk_valid_i && last_phase |-> (spk_i >> LastCores) == '0);
-
-  // What waits is less than a line.
-  WaitingBelowALine: assert property (@(posedge clk_i) disable iff (!rst_ni)
-      32'(fill_q) < LineWidth);
 `endif
 
 endmodule

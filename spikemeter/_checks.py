@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ._sections import InputConfig, NeuronConfig
 from .errors import ConfigError
-from .network import packed_words
+from .network import banks, packed_words, pixels_at_once
 from .registry import dataset_spec
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ _FRAME_LIMITS = {"height": 128, "width": 128, "channels": 1024, "time_steps": 10
 LARGEST_CORES = 1024
 _ENCODER_WIDTHS = (8, 128)
 _MOST_LAYERS = 32
+_TAPS_PER_CYCLE = {"engine": (1, 9), "published": (1,)}
+MOST_WRITTEN = 2**11
+"""256 words, for which the host's port has addresses, of the narrowest encoder."""
 _MOST_LINES = 2**30
 
 
@@ -192,9 +195,7 @@ def _check_engine(config: Config) -> None:
     if not low <= hardware.encoder_width <= high:
         rule = f"must be {low} to {high} with hardware.backend {hardware.backend}"
         raise ConfigError(f"hardware.encoder_width: {rule}, got {hardware.encoder_width}")
-    if hardware.taps_per_cycle != 1:
-        rule = f"must be 1 with hardware.backend {hardware.backend}"
-        raise ConfigError(f"hardware.taps_per_cycle: {rule}, got {hardware.taps_per_cycle}")
+    _check_taps(config)
     if len(config.layers) > _MOST_LAYERS:
         rule = f"must have at most {_MOST_LAYERS} weighted layers"
         raise ConfigError(
@@ -209,6 +210,23 @@ def _check_engine(config: Config) -> None:
     for name, value in hardware.knobs.items():
         rule = f"is for a fitted backend, not for {hardware.backend}"
         raise ConfigError(f"hardware.knobs.{name}: {rule}; got {value:g}")
+
+
+def _check_taps(config: Config) -> None:
+    """Refuse taps per cycle that the machine does not have, and lines that it cannot write."""
+    hardware = config.hardware
+    allowed = _TAPS_PER_CYCLE[hardware.backend]
+    if hardware.taps_per_cycle not in allowed:
+        rule = f"must be {' or '.join(map(str, allowed))} with hardware.backend {hardware.backend}"
+        raise ConfigError(f"hardware.taps_per_cycle: {rule}, got {hardware.taps_per_cycle}")
+    for layer, cores in zip(config.layers, config.neural_cores, strict=True):
+        if banks(layer, hardware.taps_per_cycle) > 1:
+            pixels = pixels_at_once(layer.pool, -(-layer.out_channels // cores))
+            spikes = pixels * layer.out_channels
+            if spikes > MOST_WRITTEN:
+                rule = f"must be 1 where {layer.name} on {cores} cores would write more than "
+                rule += f"{MOST_WRITTEN} neurons at once"
+                raise ConfigError(f"hardware.taps_per_cycle: {rule}; got 9, for {spikes} neurons")
 
 
 def _check_published(config: Config) -> None:

@@ -309,7 +309,12 @@ class HardwareConfig(Section):
         int, Field(ge=1, description="input lines scanned per cycle; 8 to 128 for the engine")
     ] = 32
     taps_per_cycle: Annotated[
-        int, Field(ge=1, description="kernel taps per cycle and core; 1 for the engine")
+        int,
+        Field(
+            ge=1,
+            description="kernel taps per cycle and core; 1 or 9 for the engine, where 9 is for "
+            "its layers with 3x3 kernels",
+        ),
     ] = 1
     membrane_bits: Annotated[
         Annotated[int, Field(ge=8, le=32)] | Literal["auto"],

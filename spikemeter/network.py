@@ -13,7 +13,15 @@ from typing import Literal
 
 from .errors import ConfigError
 
-__all__ = ["Layer", "packed_words", "parse_network", "taps_inside"]
+__all__ = [
+    "Layer",
+    "banks",
+    "packed_words",
+    "parse_network",
+    "pixels_at_once",
+    "served_by_tap",
+    "taps_inside",
+]
 
 _CONV = re.compile(r"(?P<channels>[1-9][0-9]{0,4})C(?P<kernel>0|[1-9][0-9]{0,2})(?P<valid>v?)")
 _POOL = re.compile(r"MP(?P<factor>0|[1-9][0-9]{0,2})")
@@ -129,6 +137,35 @@ def _taps_along(inputs: int, outputs: int, kernel: int, padding: int) -> tuple[i
 def packed_words(spikes: int, encoder_width: int) -> int:
     """Words of `encoder_width` bits that hold the spikes of one step; ``rtl/spike_buffer.sv``."""
     return -(-spikes // encoder_width)
+
+
+def banks(layer: Layer, taps_per_cycle: int) -> int:
+    """Banks of a core: nine where it serves all taps of a 3x3 kernel in a cycle, else one.
+
+    Other layers keep one tap per cycle, whatever `hardware.taps_per_cycle` says.
+
+    Examples
+    --------
+    >>> layers = parse_network("8C3-4C5-10", channels=2, height=8, width=8)
+    >>> [banks(layer, 9) for layer in layers]
+    [9, 1, 1]
+    """
+    return 9 if taps_per_cycle == 9 and layer.kind == "conv" and layer.kernel == 3 else 1
+
+
+def served_by_tap(layer: Layer, taps_per_cycle: int) -> bool:
+    """Whether a spike takes a core as many cycles as it has taps inside the frame."""
+    return layer.kernel > 1 and banks(layer, taps_per_cycle) == 1
+
+
+def pixels_at_once(pool: int, phases: int) -> int:
+    """Pooled pixels that cores with nine banks write back per cycle; ``rtl/strip_packer.sv``.
+
+    A tile of 3x3 neurons takes `phases` cycles to fire, and ``pool**2`` tiles make nine pooled
+    pixels: as few at once as keep up with that.
+    """
+    rate = pool**2 * phases
+    return 1 if rate >= 9 else 3 if rate >= 3 else 9
 
 
 def parse_network(

@@ -301,7 +301,18 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path):
             {"hardware": {"backend": "published", "schedule": "step_pipelined"}},
             ["hardware.schedule: must be layer_serial", "'step_pipelined'"],
         ),
-        ({"hardware": {"taps_per_cycle": 9}}, ["hardware.taps_per_cycle", "1", "9"]),
+        ({"hardware": {"taps_per_cycle": 3}}, ["hardware.taps_per_cycle: must be 1 or 9", "got 3"]),
+        (
+            {"hardware": {"backend": "published", "taps_per_cycle": 9}},
+            ["hardware.taps_per_cycle: must be 1 with hardware.backend published", "got 9"],
+        ),
+        (
+            {
+                "network": "1000C3-10",
+                "hardware": {"taps_per_cycle": 9, "neural_cores": [1000, 1]},
+            },
+            ["hardware.taps_per_cycle: must be 1 where 0:1000C3 on 1000 cores", "got 9, for 9000"],
+        ),
         ({"hardware": {"encoder_width": 4}}, ["hardware.encoder_width: must be 8 to 128", "got 4"]),
         (
             {"hardware": {"backend": "published", "encoder_width": 129}},

@@ -7,6 +7,7 @@ const DISPATCH_CYCLES = 1;
 const SCAN_CYCLES = 3;
 const LATE_CYCLES = 5;
 const DRAIN_CYCLES = { lif: 6, lapicque: 7 };
+const READ_CYCLES = 1;
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const within = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -81,19 +82,31 @@ function knownWait({ words, phases }, encoderWidth, lines) {
 
 // Steps and schedules ------------------------------------------------------------------------
 
-// timing.engine_sizes, for one layer.
-// With several kernel taps per cycle two costs change, and they change here: an event would be
-// in service for `phases` cycles instead of `phases` for each tap, and firing would take
-// `phases` for each block of neurons instead of for each neuron of a map.
-function engineSizes(layer, cores, encoderWidth, neuron) {
+// timing.tiled_fire_cycles, for one layer
+function tiledFireCycles({ height, width, pool }, phases) {
+  const [rows, columns] = [Math.ceil(height / 3), Math.ceil(width / 3)];
+  const [pooledRows, pooledColumns] = [Math.floor(height / pool), Math.floor(width / pool)];
+  const rate = pool ** 2 * phases;
+  const pixels = rate >= 9 ? 1 : rate >= 3 ? 3 : 9;
+  const before = Math.ceil(rows / pool) - 1;
+  const last = Math.ceil(((pooledRows - 3 * before) * pooledColumns) / pixels);
+  const late = Math.ceil((3 * pooledColumns) / pixels) - (rows - before * pool) * columns * phases;
+  const wait = before > 0 ? Math.max(late, 0) : 0;
+  return phases * rows * columns + READ_CYCLES + wait + last;
+}
+
+// timing.engine_sizes, for one layer
+function engineSizes(layer, cores, encoderWidth, neuron, tapsPerCycle) {
   const phases = Math.ceil(layer.channels / cores);
   const words = Math.ceil(layer.inputs / encoderWidth);
+  const banked = layer.bankable && tapsPerCycle === 9;
+  const fire = banked ? tiledFireCycles(layer, phases) : layer.height * layer.width * phases;
   return {
     phases,
     words,
-    spread: layer.spread,
-    serviceOf: (events, taps) => events * taps * phases,
-    fire: layer.area * phases + DRAIN_CYCLES[neuron],
+    spread: banked ? 1 : layer.spread,
+    serviceOf: (events, taps) => events * (banked ? 1 : taps) * phases,
+    fire: fire + DRAIN_CYCLES[neuron],
     scan: words + (SCAN_CYCLES - DISPATCH_CYCLES),
   };
 }
@@ -123,8 +136,9 @@ function pipelinedFinish(total) {
 // EngineTiming._timing and EngineTiming._slowest_stage
 function engineTiming(model, settings, spikes) {
   const width = settings["hardware.encoder_width"];
+  const [cores, neuron] = [settings["hardware.neural_cores"], settings["neuron.model"]];
   const sizes = model.layers.map((layer, index) =>
-    engineSizes(layer, settings["hardware.neural_cores"][index], width, settings["neuron.model"]),
+    engineSizes(layer, cores[index], width, neuron, model.taps_per_cycle),
   );
   const total = model.layers.map((layer, index) =>
     stepCycles(layer, sizes[index], width, spikes[index]),

@@ -79,6 +79,7 @@ def panel_model(config: Config, parts: PredictorParts, confidence: float) -> dic
         "confidence": confidence,
         "settings": {key: row[key] for key in _KEYS},
         "layers": _layers(config),
+        "taps_per_cycle": config.hardware.taps_per_cycle,
         "inputs": _inputs(config, parts),
         "pixels": config.input.height * config.input.width,
         "channels": config.input.channels,
@@ -175,11 +176,6 @@ def _unknown_machine(config: Config) -> str | None:
             "The what-if panel computes the timing of Spikemeter's own engine alone; this "
             f"configuration has hardware.backend {hardware.backend!r}."
         )
-    if hardware.taps_per_cycle != 1:
-        return (
-            "The what-if panel computes the timing of cores with one kernel tap per cycle; this "
-            f"configuration has hardware.taps_per_cycle {hardware.taps_per_cycle}."
-        )
     return None
 
 
@@ -196,8 +192,9 @@ def _layers(config: Config) -> list[dict[str, Any]]:
             "taps": list(tap_bounds(layer)),
             **{
                 name: float(getattr(shapes, name)[index, 0])
-                for name in ("channels", "area", "inputs", "even_taps", "spread")
+                for name in ("channels", "height", "width", "pool", "inputs", "even_taps", "spread")
             },
+            "bankable": bool(shapes.bankable[index, 0]),
         }
         for index, layer in enumerate(config.layers)
     ]

@@ -63,6 +63,17 @@ CONFIGS = {
         "neuron": {"model": "lapicque", "R": 2, "C": 4},
         "surrogate": {"name": "spike_rate_escape", "slope": 3, "width": 0.5},
     },
+    "nine taps at once": {
+        "dataset": "nmnist-saccade",
+        "network": "8C3-8C3-MP2-16C3v-MP4-10",
+        "input": {"height": 20, "width": 20},
+        "hardware": {"taps_per_cycle": 9, "neural_cores": [8, 3, 2, 10]},
+    },
+    "nine taps at once, pipelined": {
+        "dataset": "nmnist-saccade",
+        "network": "12C3-MP2-12C5-MP2-10",
+        "hardware": {"taps_per_cycle": 9, "schedule": "step_pipelined"},
+    },
     "another network": {
         "dataset": "nmnist-saccade",
         "network": "24C5v-MP2-20C1-MP2-40-10",

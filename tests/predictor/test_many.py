@@ -91,6 +91,8 @@ def random_row(rng: np.random.Generator, backend: Path) -> dict[str, Any]:
     }
     row |= {key: value for key, value in choices.items() if rng.random() < 0.5}
     machine = rng.random()
+    if machine >= 0.3:
+        row["hardware.taps_per_cycle"] = int(rng.choice([1, 9]))
     if machine < 0.15:
         outputs = row["network"].rpartition("-")[2]
         row |= {"network": f"8C3-MP2-{outputs}", "hardware.backend": "published"}

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pytest
 from engine_checks import check_case
-from random_networks import FEATURES, Case, case_features, random_case, random_network
+from random_networks import (
+    BANKED_FEATURES,
+    FEATURES,
+    Case,
+    case_features,
+    random_case,
+    random_network,
+)
 
 from spikemeter.config import load_config
 from spikemeter.errors import MissingToolError, SimulationError, SpikeMismatchError
@@ -24,15 +32,26 @@ SEEDS = (17, 30, 43, 95, 209, 214, 244, 259, 270, 273, 284, 328, 341)
 """Small networks that exercise every feature at least twice."""
 COCOTB_SEEDS = (17, 43, 95, 209)
 """Those that run on both runners: with and without cores to spare, both neurons and schedules."""
+BANKED_SEEDS = (72, 80, 105, 493)
+"""Small networks with nine taps per cycle that exercise every feature of that at least twice."""
+
+
+def seen_features(cases: Iterable[Case]) -> list[str]:
+    return [
+        name
+        for case in cases
+        for name in case_features(case, network_spikes(case.network, case.inputs))
+    ]
 
 
 def test_the_chosen_networks_exercise_everything_twice() -> None:
-    found = []
-    for seed in SEEDS:
-        case = random_case(seed)
-        found += case_features(case, network_spikes(case.network, case.inputs))
+    found = seen_features(map(random_case, SEEDS))
     # These two have tests of their own
     names = set(FEATURES) - {"one neuron", "frame of 64 or more"}
+    assert not {name for name in names if found.count(name) < 2}
+    found = seen_features(random_case(seed, taps_per_cycle=9) for seed in BANKED_SEEDS)
+    names = {*BANKED_FEATURES, "LIF", "Lapicque", "layer_serial", "step_pipelined"}
+    names |= {"reset to zero", "reset by subtraction", "input full", "input empty"}
     assert not {name for name in names if found.count(name) < 2}
 
 
@@ -49,9 +68,16 @@ def test_random_networks_fire_and_cost_what_the_models_say(seed: int) -> None:
     check_case(random_case(seed), "native", CHECKED)
 
 
-@pytest.mark.parametrize("seed", COCOTB_SEEDS)
-def test_both_runners_measure_the_same(seed: int) -> None:
-    case = random_case(seed)
+@pytest.mark.parametrize("seed", BANKED_SEEDS)
+def test_random_networks_with_nine_banks_do_so_too(seed: int) -> None:
+    check_case(random_case(seed, taps_per_cycle=9), "native", CHECKED)
+
+
+@pytest.mark.parametrize(
+    ("seed", "taps_per_cycle"), [*((seed, 1) for seed in COCOTB_SEEDS), (BANKED_SEEDS[2], 9)]
+)
+def test_both_runners_measure_the_same(seed: int, taps_per_cycle: Literal[1, 9]) -> None:
+    case = random_case(seed, taps_per_cycle=taps_per_cycle)
     check_case(case, "cocotb")
     top = top_source(case.config, case.network)
     job = simulator._job(case.config, case.network, case.inputs)
@@ -124,6 +150,29 @@ def test_one_core_for_each_output_and_several_inputs() -> None:
     inputs = rng.random((3, 3, 2, 3, 5)) < 0.7
     check_case(
         Case(config=config, network=random_network(config, rng), inputs=inputs), "native", CHECKED
+    )
+
+
+def test_a_core_for_every_channel_serves_an_event_per_cycle() -> None:
+    # Neighbors follow each other, so all banks add to what they have just written. Rows of 23
+    # pixels end in the middle of nine.
+    config = load_config(
+        {
+            "network": "3C3-4",
+            "input": {
+                "height": 8, "width": 23, "channels": 1, "time_steps": 3,
+                "statistics": [[0.0]] * 3,
+            },
+            "hardware": {"neural_cores": [3, 4], "encoder_width": 8, "taps_per_cycle": 9},
+        }
+    )  # fmt: skip
+    rng = np.random.default_rng(2)
+    density = np.array([0.1, 0.5, 1.0]).reshape(-1, 1, 1, 1, 1)
+    inputs = rng.random((3, 3, 1, 8, 23)) < density
+    case = Case(config=config, network=random_network(config, rng), inputs=inputs)
+    simulation = check_case(case, "native", CHECKED)
+    np.testing.assert_array_equal(
+        simulation.buckets["accumulate"][:, 0], inputs.sum(axis=(1, 2, 3, 4))
     )
 
 

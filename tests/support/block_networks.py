@@ -22,6 +22,7 @@ def small_config(
     width: int,
     model: str = "lif",
     reset: str = "subtract",
+    taps_per_cycle: int = 1,
 ) -> Config:
     """Configure a network on (channels, height, width) of input."""
     channels, height, breadth = maps
@@ -36,9 +37,11 @@ def small_config(
                 "statistics": [[0.0] * channels] * time_steps,
             },
             "neuron": {"model": model, "reset": reset},
-            "hardware": {"neural_cores": cores, "encoder_width": width},
+            "hardware": {
+                "neural_cores": cores, "encoder_width": width, "taps_per_cycle": taps_per_cycle
+            },
         }
-    )
+    )  # fmt: skip
 
 
 def spikes_of_all_kinds(

@@ -19,7 +19,7 @@ from spikemeter.models.integer import (
     neuron_decay,
     quantised_decay,
 )
-from spikemeter.network import Layer
+from spikemeter.network import Layer, banks, pixels_at_once
 
 FEATURES = (
     "LIF", "Lapicque", "negative decay", "reset by subtraction", "reset to zero",
@@ -35,6 +35,14 @@ FEATURES = (
     "one neuron", "frame of 64 or more",
 )  # fmt: skip
 """What a case can exercise, by the names that `case_features` gives."""
+BANKED_FEATURES = (
+    "nine banks", "nine banks, padding none", "nine banks, pooling 2", "nine banks, pooling 4",
+    "nine banks, tiles beyond the frame", "nine banks, a map of one tile",
+    "nine banks, one phase", "nine banks, cores do not divide channels",
+    "1 pixel at once", "3 pixels at once", "9 pixels at once", "pixels of several rows at once",
+    "a strip that waits", "strips of one step that overlap", "nine banks beside one",
+)  # fmt: skip
+"""What a case with nine taps per cycle can exercise beside that."""
 
 _SEARCHES = 7  # thresholds that are tried for a layer
 
@@ -48,14 +56,21 @@ class Case:
     inputs: NDArray[np.bool_]
 
 
-def random_case(seed: int, *, samples: int = 3, size: Literal["small", "large"] = "small") -> Case:
+def random_case(
+    seed: int,
+    *,
+    samples: int = 3,
+    size: Literal["small", "large"] = "small",
+    taps_per_cycle: Literal[1, 9] = 1,
+) -> Case:
     """Draw a network, its hardware, its constants and its input spikes, from empty to full.
 
     Thresholds are searched such that, as far as the spikes allow, some neurons of a layer fire
-    and some do not; now and then a layer is left silent or without rest.
+    and some do not; now and then a layer is left silent or without rest. Where nine taps can be
+    served per cycle, most convolutions are 3x3.
     """
     rng = np.random.default_rng(seed)
-    config = _random_config(rng, size)
+    config = _random_config(rng, size, taps_per_cycle)
     frames = config.input
     shape = (samples, frames.time_steps, frames.channels, frames.height, frames.width)
     inputs = _random_spikes(rng, shape)
@@ -142,7 +157,40 @@ def case_features(case: Case, trains: SpikeTrains) -> frozenset[str]:
     for layer in convs:
         found[f"convolution {layer.kernel}x{layer.kernel}"] = True
         found[f"pooling {layer.pool}"] = layer.pool > 1
-    return frozenset(name for name, holds in found.items() if holds)
+    return _banked_features(config) | {name for name, holds in found.items() if holds}
+
+
+def _banked_features(config: Config) -> frozenset[str]:
+    """Name what the layers with nine banks exercise."""
+    found = set[str]()
+    taps = config.hardware.taps_per_cycle
+    kinds = {banks(layer, taps) for layer in config.layers if layer.kind == "conv"}
+    for layer, cores in zip(config.layers, config.neural_cores, strict=True):
+        if banks(layer, taps) == 1:
+            continue
+        phases = -(-layer.out_channels // cores)
+        pixels = pixels_at_once(layer.pool, phases)
+        rows, columns = -(-layer.out_height // 3), -(-layer.out_width // 3)
+        strips = -(-rows // layer.pool)
+        late = -(-3 * layer.pooled_width // pixels)
+        late -= (rows - (strips - 1) * layer.pool) * columns * phases
+        holds = {
+            "nine banks": True,
+            "nine banks, padding none": not layer.padding,
+            "nine banks, pooling 2": layer.pool == 2,
+            "nine banks, pooling 4": layer.pool == 4,
+            "nine banks, tiles beyond the frame": layer.out_height % 3 > 0 < layer.out_width % 3,
+            "nine banks, a map of one tile": rows == columns == 1,
+            "nine banks, one phase": phases == 1,
+            "nine banks, cores do not divide channels": layer.out_channels % cores > 0,
+            f"{pixels} pixel{'s' if pixels > 1 else ''} at once": True,
+            "pixels of several rows at once": layer.pooled_width % pixels > 0,
+            "a strip that waits": strips > 1 and late > 0,
+            "strips of one step that overlap": strips > 1,
+            "nine banks beside one": kinds == {1, 9},
+        }
+        found |= {name for name, held in holds.items() if held}
+    return frozenset(found)
 
 
 def _saturates(network: IntegerNetwork, trains: SpikeTrains) -> bool:
@@ -225,7 +273,9 @@ def _with_firing(
     return replace(layer, threshold=min(tried)[1])
 
 
-def _random_config(rng: np.random.Generator, size: Literal["small", "large"]) -> Config:
+def _random_config(
+    rng: np.random.Generator, size: Literal["small", "large"], taps_per_cycle: int
+) -> Config:
     large = size == "large"
     height, width = (int(side) for side in rng.integers(1, 25 if large else 14, size=2))
     channels, steps = (
@@ -243,7 +293,7 @@ def _random_config(rng: np.random.Generator, size: Literal["small", "large"]) ->
         height, width, channels, convs, denses, most_features = 1, 1, 1, 0, 1, 1
     sides = [height, width]
     for _ in range(convs):
-        kernel = int(rng.choice([1, 3, 5]))
+        kernel = int(rng.choice([1, 3, 5] if taps_per_cycle == 1 else [1, 3, 3, 3, 5]))
         valid = bool(rng.random() < 0.3) and min(sides) > kernel
         outputs.append(int(rng.integers(1, most_channels + 1)))
         tokens.append(f"{outputs[-1]}C{kernel}{'v' if valid else ''}")
@@ -276,6 +326,7 @@ def _random_config(rng: np.random.Generator, size: Literal["small", "large"]) ->
                     rng.choice([8, 13, 16, 32, 64, 128, int(rng.integers(8, 129))])
                 ),
                 "schedule": str(rng.choice(["layer_serial", "step_pipelined"])),
+                "taps_per_cycle": taps_per_cycle,
             },
         }
     )

@@ -15,6 +15,8 @@ from spikemeter.models.integer import decay_terms, quantised_decay
 
 JOB = job()
 CORES, NEURONS, WEIGHTS, PHASES = (JOB[name] for name in ("Cores", "Neurons", "Weights", "Phases"))
+BANKS = JOB["Banks"]
+LANE_WIDTH, NEURON_WIDTH = (max(1, (size - 1).bit_length()) for size in (BANKS, NEURONS))
 LAPICQUE = bool(JOB["Lapicque"])
 FRACTION_BITS = 16 if LAPICQUE else 8
 LATENCY = 4 if LAPICQUE else 3
@@ -27,19 +29,19 @@ ROUNDS, STEPS, OPERATIONS = 10, 4, 60
 
 @dataclass
 class Layer:
-    """Constants of a round, and the weights and biases of each core."""
+    """Constants of a round, and the weights and biases of each core; words of a weight per bank."""
 
     threshold: int
     gain: int
     decay: int
     reset_zero: bool
-    weights: list[list[int]]
+    weights: list[list[list[int]]]
     biases: list[list[int]]
 
 
 @dataclass
 class Core:
-    """The equations of ``models/integer.py`` for the neurons of one core."""
+    """The equations of ``models/integer.py`` for the neurons of one bank of a core."""
 
     layer: Layer
     index: int
@@ -71,8 +73,8 @@ def random_layer(rng: random.Random, reset_zero: bool) -> Layer:
     gain = rng.choice([0, 1, 4, 15])
     reach = max(2, min(LIMIT - 1, (LARGEST_WEIGHT << gain) * rng.randint(1, 4)))
 
-    def draw(largest: int, count: int) -> list[list[int]]:
-        return [[rng.randint(-largest, largest) for _ in range(count)] for _ in range(CORES)]
+    def draw(largest: int, count: int) -> list[int]:
+        return [rng.randint(-largest, largest) for _ in range(count)]
 
     decay = quantised_decay(rng.uniform(0.01, 1.0))
     if LAPICQUE:
@@ -82,8 +84,8 @@ def random_layer(rng: random.Random, reset_zero: bool) -> Layer:
         gain=gain,
         decay=decay,
         reset_zero=reset_zero,
-        weights=draw(LARGEST_WEIGHT, WEIGHTS),
-        biases=draw(reach // 2, PHASES),
+        weights=[[draw(LARGEST_WEIGHT, BANKS) for _ in range(WEIGHTS)] for _ in range(CORES)],
+        biases=[draw(reach // 2, PHASES) for _ in range(CORES)],
     )
 
 
@@ -105,17 +107,32 @@ class Bench(Cycles):
         self.fired_at = [-LATENCY] * NEURONS
 
     async def operation(
-        self, kind: str = "", neuron: int | None = None, weight: int | None = None
+        self,
+        kind: str = "",
+        neuron: int | None = None,
+        reached: dict[int, tuple[int, int]] | None = None,
+        weight: int | None = None,
     ) -> None:
-        """Give one operation, or none, and check the spikes of this cycle."""
+        """Give one operation, or none, and check the spikes of this cycle.
+
+        An accumulation reaches some banks: each at a neuron, and with a lane of the weights. What
+        the others are told must not matter.
+        """
+        rng = self.rng
         if neuron is None:
-            neuron = self.rng.randrange(NEURONS)
+            neuron = rng.randrange(NEURONS)
+        told = [(neuron, rng.randrange(BANKS)) for _ in range(BANKS)]
+        if reached is not None:
+            told = [(rng.randrange(NEURONS), rng.randrange(BANKS)) for _ in range(BANKS)]
+            told = [reached.get(bank, other) for bank, other in enumerate(told)]
         self.drive(
             op_clear_i=kind == "clear",
             op_accumulate_i=kind == "accumulate",
             op_fire_i=kind == "fire",
-            op_neuron_i=neuron,
-            op_weight_i=self.rng.randrange(WEIGHTS) if weight is None else weight,
+            op_neuron_i=sum(place << NEURON_WIDTH * b for b, (place, _) in enumerate(told)),
+            op_lane_i=sum(lane << LANE_WIDTH * b for b, (_, lane) in enumerate(told)),
+            op_reached_i=sum(1 << bank for bank in reached or ()),
+            op_weight_i=rng.randrange(WEIGHTS) if weight is None else weight,
             op_phase_i=neuron % PHASES,
         )
         await self.settle()
@@ -133,9 +150,10 @@ class Bench(Cycles):
         """Write weights and biases, and set the constants."""
         for core in self.rng.sample(range(CORES), CORES):
             self.drive(cfg_core_i=core, cfg_weight_we_i=1)
-            for address, weight in enumerate(layer.weights[core]):
-                self.drive(cfg_weight_i=address, cfg_data_i=weight)
-                await self.operation()
+            for address, word in enumerate(layer.weights[core]):
+                for lane, weight in enumerate(word):
+                    self.drive(cfg_weight_i=address, cfg_lane_i=lane, cfg_data_i=weight)
+                    await self.operation()
             self.drive(cfg_weight_we_i=0, cfg_bias_we_i=1)
             for phase, bias in enumerate(layer.biases[core]):
                 self.drive(cfg_phase_i=phase, cfg_data_i=bias)
@@ -154,24 +172,27 @@ class Driver:
 
     def __init__(self, bench: Bench, layer: Layer, rng: random.Random) -> None:
         self.bench, self.rng = bench, rng
-        self.cores = [Core(layer, index) for index in range(CORES)]
-        self.neuron = 0
+        self.cores = [[Core(layer, index) for _ in range(BANKS)] for index in range(CORES)]
+        self.neurons = [0] * BANKS
 
     async def accumulate(self) -> None:
-        """Add weights, as often to the same neuron as to another, unless a sum would wrap."""
+        """Add weights, as often to the same neurons as to others, unless a sum would wrap."""
         rng = self.rng
-        self.neuron = rng.choice([self.neuron, rng.randrange(NEURONS)])
-        weight = rng.randrange(WEIGHTS)
-        sums = [
-            core.currents[self.neuron] + core.layer.weights[core.index][weight]
-            for core in self.cores
-        ]
-        if max(map(abs, sums)) > LARGEST_CURRENT:
-            await self.bench.operation()
-            return
-        for core, current in zip(self.cores, sums, strict=True):
-            core.currents[self.neuron] = current
-        await self.bench.operation("accumulate", self.neuron, weight)
+        self.neurons = [rng.choice([each, rng.randrange(NEURONS)]) for each in self.neurons]
+        word, lanes = rng.randrange(WEIGHTS), rng.sample(range(BANKS), BANKS)
+        reached: dict[int, tuple[int, int]] = {}
+        for bank in rng.sample(range(BANKS), rng.randint(1, BANKS)):
+            neuron, lane = self.neurons[bank], lanes[bank]
+            sums = [
+                banks[bank].currents[neuron] + banks[bank].layer.weights[core][word][lane]
+                for core, banks in enumerate(self.cores)
+            ]
+            if max(map(abs, sums)) > LARGEST_CURRENT:
+                continue
+            reached[bank] = neuron, lane
+            for banks, current in zip(self.cores, sums, strict=True):
+                banks[bank].currents[neuron] = current
+        await self.bench.operation("accumulate" if reached else "", None, reached, word)
 
     async def fire(self, neuron: int, first_step: bool) -> None:
         """Fire a neuron whose last update has been stored."""
@@ -179,11 +200,14 @@ class Driver:
         while bench.count < bench.fired_at[neuron] + LATENCY:
             await bench.operation()
         bench.fired_at[neuron] = bench.count
-        fired = [core.fire(neuron, first_step) for core in self.cores]
+        fired = [[bank.fire(neuron, first_step) for bank in banks] for banks in self.cores]
         bench.due[bench.count + LATENCY] = sum(
-            1 << core for core, fires in enumerate(fired) if fires and owned(core, neuron)
+            1 << bank * CORES + core
+            for core, banks in enumerate(fired)
+            for bank, fires in enumerate(banks)
+            if fires and owned(core, neuron)
         )
-        self.neuron = neuron
+        self.neurons = [neuron] * BANKS
         await bench.operation("fire", neuron)
 
     async def step(self, first_step: bool, idle: float) -> None:
@@ -207,10 +231,10 @@ async def spikes_are_those_of_the_reference(dut: Any, reset_zero: bool, idle: fl
     rng = random.Random(f"{reset_zero} {idle}")
     bench = Bench(dut, rng)
     await bench.reset(
-        cfg_weight_we_i=0, cfg_bias_we_i=0, cfg_core_i=0, cfg_weight_i=0, cfg_phase_i=0,
-        cfg_data_i=0, threshold_i=1, gain_i=0, decay_i=0, reset_zero_i=0, op_clear_i=0,
-        op_accumulate_i=0, op_fire_i=0, op_first_step_i=1, op_neuron_i=0, op_weight_i=0,
-        op_phase_i=0,
+        cfg_weight_we_i=0, cfg_bias_we_i=0, cfg_core_i=0, cfg_weight_i=0, cfg_lane_i=0,
+        cfg_phase_i=0, cfg_data_i=0, threshold_i=1, gain_i=0, decay_i=0, reset_zero_i=0,
+        op_clear_i=0, op_accumulate_i=0, op_fire_i=0, op_first_step_i=1, op_neuron_i=0,
+        op_reached_i=0, op_lane_i=0, op_weight_i=0, op_phase_i=0,
     )  # fmt: skip
     seen: set[int] = set()
     for _ in range(ROUNDS):
@@ -226,5 +250,5 @@ async def spikes_are_those_of_the_reference(dut: Any, reset_zero: bool, idle: fl
     await bench.drained()
     assert not bench.due
     # Every core fires, and every core rests
-    assert reduce(or_, seen) == 2**CORES - 1
+    assert reduce(or_, seen) == 2 ** (CORES * BANKS) - 1
     assert reduce(and_, seen) == 0

@@ -15,8 +15,13 @@ STEPS, PHASES, WIDTH = JOB["TimeSteps"], JOB["Phases"], JOB["EncoderWidth"]
 CHANNELS, HEIGHT, BREADTH = JOB["InChannels"], JOB["InHeight"], JOB["InWidth"]
 INPUTS = CHANNELS * HEIGHT * BREADTH
 WORDS = -(-INPUTS // WIDTH)
-NEURONS = JOB["OutHeight"] * JOB["OutWidth"] * PHASES
-DRAIN = JOB["FireLatency"] + 3
+BANKS = JOB["Banks"]
+SIDE = 3 if BANKS == 9 else 1
+"""Neurons are interleaved by their row and column, each modulo this."""
+TILE_ROWS, TILE_COLS = -(-JOB["OutHeight"] // SIDE), -(-JOB["OutWidth"] // SIDE)
+NEURONS = TILE_ROWS * TILE_COLS * PHASES
+"""Addresses of a bank."""
+DRAIN = JOB["FireLatency"] + 3 + JOB["WriteBackCycles"]
 FIRST_SERVICE = 8
 """Cycle from the dispatch in which the first event of word 0 is in service."""
 AFTER_SCAN = 3
@@ -26,12 +31,13 @@ INFERENCES = 8
 
 @dataclass(frozen=True)
 class Operation:
-    """What the cores are told in one cycle."""
+    """What the cores are told in one cycle; the neuron, and lane, of every bank that it is for."""
 
     kind: str
-    neuron: int
+    neurons: dict[int, int]
     phase: int
     weight: int | None = None
+    lanes: dict[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,21 +52,38 @@ class Step:
     buckets: list[str]
 
 
+def in_all_banks(neuron: int) -> dict[int, int]:
+    """One neuron of every bank, at the same address."""
+    return dict.fromkeys(range(BANKS), neuron)
+
+
 def service(flat: int) -> list[Operation]:
-    """Operations of one event: owned channel by owned channel, tap by tap inside the frame."""
+    """Operations of one event: owned channel by owned channel, tap by tap inside the frame.
+
+    With nine banks those of a channel are one operation.
+    """
     if JOB["Dense"]:
-        return [Operation("accumulate", p, p, flat * PHASES + p) for p in range(PHASES)]
+        return [Operation("accumulate", {0: p}, p, flat * PHASES + p) for p in range(PHASES)]
     pixel, channel = divmod(flat, CHANNELS)
     row, column = divmod(pixel, BREADTH)
     operations = []
     for phase in range(PHASES):
+        neurons, lanes = {}, {}
         for ky in range(JOB["Kernel"]):
             for kx in range(JOB["Kernel"]):
                 y, x = row + JOB["Padding"] - ky, column + JOB["Padding"] - kx
-                if 0 <= y < JOB["OutHeight"] and 0 <= x < JOB["OutWidth"]:
-                    tap = (channel * JOB["Kernel"] + ky) * JOB["Kernel"] + kx
-                    neuron = (y * JOB["OutWidth"] + x) * PHASES + phase
-                    operations.append(Operation("accumulate", neuron, phase, tap * PHASES + phase))
+                if not (0 <= y < JOB["OutHeight"] and 0 <= x < JOB["OutWidth"]):
+                    continue
+                tap = ky * JOB["Kernel"] + kx
+                neuron = (y // SIDE * TILE_COLS + x // SIDE) * PHASES + phase
+                if BANKS == 9:
+                    neurons[y % 3 * 3 + x % 3], lanes[y % 3 * 3 + x % 3] = neuron, tap
+                else:
+                    weight = (channel * JOB["Kernel"] ** 2 + tap) * PHASES + phase
+                    operations.append(Operation("accumulate", {0: neuron}, phase, weight))
+        if BANKS == 9:
+            word = channel * PHASES + phase
+            operations.append(Operation("accumulate", neurons, phase, word, lanes))
     return operations
 
 
@@ -79,9 +102,17 @@ def expected(words: list[int]) -> Step:
                     clock += 1
     fire = max(clock, WORDS + AFTER_SCAN)
     for neuron in range(NEURONS):
-        operations[fire + neuron + 1] = Operation("fire", neuron, neuron % PHASES)
+        fired = Operation("fire", in_all_banks(neuron), neuron % PHASES)
+        operations[fire + neuron + 1] = fired
     names = ["accumulate" if buckets[cycle] else "encode" for cycle in range(1, fire)]
     return Step(operations, ["stall", *names, *["fire"] * (NEURONS + DRAIN)])
+
+
+def by_bank(port: Any) -> list[int]:
+    """Values of a port that has one for every bank."""
+    width = len(port) // BANKS
+    value = int(port.value)
+    return [value >> bank * width & (1 << width) - 1 for bank in range(BANKS)]
 
 
 def random_words(rng: random.Random) -> list[int]:
@@ -128,7 +159,13 @@ class Bench(Cycles):
             active = operation is not None and operation.kind == name
             assert int(getattr(dut, f"op_{name}_o").value) == active, (name, operation)
         if operation:
-            assert int(dut.op_neuron_o.value) == operation.neuron
+            neurons, reached = by_bank(dut.op_neuron_o), by_bank(dut.op_reached_o)
+            assert {bank: neurons[bank] for bank in operation.neurons} == operation.neurons
+            if operation.kind == "accumulate":
+                assert {bank for bank in range(BANKS) if reached[bank]} == set(operation.neurons)
+        if operation and operation.lanes is not None:
+            lanes = by_bank(dut.op_lane_o)
+            assert {bank: lanes[bank] for bank in operation.lanes} == operation.lanes
         if operation and operation.kind != "clear":
             assert int(dut.op_phase_o.value) == operation.phase
         if operation and operation.weight is not None:
@@ -144,7 +181,7 @@ class Bench(Cycles):
     async def cleared(self) -> None:
         """See all input currents cleared after the reset; nothing may start meanwhile."""
         for cycle in range(NEURONS + 1):
-            operation = Operation("clear", cycle - 1, 0) if cycle else None
+            operation = Operation("clear", in_all_banks(cycle - 1), 0) if cycle else None
             ready = cycle < NEURONS and self.rng.random() < 0.5
             await self.cycle(valid=ready, free=ready, operation=operation, idle=cycle == NEURONS)
 

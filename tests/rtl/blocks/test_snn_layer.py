@@ -13,9 +13,9 @@ from block_networks import small_config, spikes_of_all_kinds, telling_network
 
 from spikemeter.config import Config
 from spikemeter.models.integer import IntegerLayer, layer_spikes
-from spikemeter.network import packed_words
+from spikemeter.network import banks, packed_words
 from spikemeter.predictor.timing import BUCKETS, timing_model
-from spikemeter.rtl.generator import line_words
+from spikemeter.rtl.generator import layer_line_words
 from spikemeter.rtl.packing import config_writes, pack_spikes
 
 pytestmark = pytest.mark.rtl
@@ -26,7 +26,14 @@ CONFIGS = {
     "wide-lapicque": small_config(
         "11", (3, 2, 4), time_steps=2, cores=(10,), width=8, model="lapicque", reset="zero"
     ),
-}
+    "nine-banks": small_config(
+        "5C3v-MP2-3", (2, 9, 8), time_steps=3, cores=(2, 3), width=13, taps_per_cycle=9
+    ),
+    "nine-banks-lapicque": small_config(
+        "4C3-3", (1, 4, 5), time_steps=2, cores=(4, 3), width=16, model="lapicque",
+        taps_per_cycle=9,
+    ),
+}  # fmt: skip
 
 
 def parameters(config: Config, layer: IntegerLayer) -> dict[str, int]:
@@ -49,7 +56,8 @@ def parameters(config: Config, layer: IntegerLayer) -> dict[str, int]:
         "WeightBits": layer.weight_bits,
         "MembraneBits": layer.membrane_bits,
         "Lapicque": int(layer.neuron == "lapicque"),
-        "LineWidth": line_words(cores, width) * width,
+        "Banks": banks(geometry, config.hardware.taps_per_cycle),
+        "LineWidth": layer_line_words(geometry, cores, config.hardware) * width,
     }
 
 
@@ -68,7 +76,7 @@ def network_job(config: Config, seed: int) -> tuple[IntegerLayer, dict[str, Any]
     steps = inputs.reshape(-1, 1, *inputs.shape[2:])
     buckets = alone.trace([steps]).buckets
     outputs, _ = layer_spikes(layer, inputs)
-    words_per_line = line_words(config.neural_cores[0], width)
+    words_per_line = layer_line_words(layer.geometry, config.neural_cores[0], config.hardware)
     words_per_step = packed_words(layer.geometry.outputs, width)
     job = {
         "writes": [write for write in config_writes(config, network) if write.layer == 0],
