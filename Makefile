@@ -5,7 +5,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 BUILT  := build/installed
 
-.PHONY: demo test test-browser report-pictures examples faults fuzz bench predictor rtl-soak rtl-coverage rtl-mutations lint types wheel clean
+.PHONY: demo test test-browser report-pictures examples faults fuzz bench predictor rtl-soak rtl-coverage rtl-mutations registers lint types wheel clean
 
 demo: $(READY)  ## run the main job on embedded data
 	$(BIN)/spikemeter demo --out demo-results
@@ -42,6 +42,9 @@ rtl-coverage: $(READY)  ## lines and bits of the RTL that random networks exerci
 
 rtl-mutations: $(READY)  ## break the RTL on purpose, and see that the checks notice
 	$(BIN)/python tests/rtl/mutations.py $(ARGS)
+
+registers: $(READY)  ## RTL, C header, Python map and table of docs from rtl/registers.rdl
+	$(BIN)/python -m spikemeter.rtl.write_registers
 
 lint: $(READY) wheel  ## ruff, import arrows, Verilator lint
 	$(BIN)/ruff check .

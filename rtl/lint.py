@@ -15,24 +15,28 @@ import numpy as np
 
 from ..config import Config, load_config
 from ..models.integer import IntegerLayer, IntegerNetwork
-from .generator import LINT_WAIVERS, SOURCES, top_source
+from .accelerator import accelerator_files, accelerator_source
+from .generator import LINT_WAIVERS, top_source
 from .toolchain import tool_environment, verilator_path
 
 __all__ = ["main"]
 
 _CASES = (
-    # network, (channels, height, width, time steps), cores, encoder width, neuron model
-    ("16C3-MP2-32C3-MP2-10", (2, 16, 16, 8), (4, 8, 10), 32, "lif"),
-    ("7C5v-MP4-3C1-70", (3, 13, 17, 3), (5, 2, 33), 8, "lapicque"),
-    ("3C1-1", (1, 1, 5, 2), (1, 1), 128, "lif"),
-    ("1", (1, 1, 1, 1), (1,), 8, "lapicque"),
+    # network, (channels, height, width, time steps), cores, encoder width, neuron model, taps
+    ("16C3-MP2-32C3-MP2-10", (2, 16, 16, 8), (4, 8, 10), 32, "lif", 1),
+    ("7C5v-MP4-3C1-70", (3, 13, 17, 3), (5, 2, 33), 8, "lapicque", 1),
+    ("3C1-1", (1, 1, 5, 2), (1, 1), 128, "lif", 1),
+    ("1", (1, 1, 1, 1), (1,), 8, "lapicque", 1),
+    ("16C3-MP2-32C3-MP2-10", (2, 16, 16, 8), (4, 8, 10), 32, "lif", 9),
+    ("7C3v-MP4-3C3-5C1-4C5-70", (3, 13, 17, 3), (5, 2, 1, 4, 33), 8, "lapicque", 9),
+    ("20C3-3C3-1C3-1", (1, 1, 1, 1), (2, 3, 1, 1), 128, "lif", 9),
 )
 
-_FILES = [*(source.name for source in SOURCES), "snn_top.sv"]
-_LINT = ["--lint-only", "-Wall", "--assert", "--top-module", "snn_top"]
+_FILES = [*(path.name for path in accelerator_files()), "snn_top.sv", "snn_accelerator.sv"]
+_LINT = ["--lint-only", "-Wall", "--assert", "--top-module", "snn_accelerator"]
 _YOSYS = f"""\
 read_verilog -sv -DSYNTHESIS {" ".join(_FILES)}
-hierarchy -check -top snn_top
+hierarchy -check -top snn_accelerator
 proc
 check -assert
 select -assert-none t:$dlatch
@@ -44,7 +48,7 @@ def main() -> int:
     environment = tool_environment()
     verilator = verilator_path(environment)
     status = False
-    for notation, (channels, height, width, steps), cores, encoder_width, model in _CASES:
+    for notation, (channels, height, width, steps), cores, encoder_width, model, taps in _CASES:
         config = load_config(
             {
                 "network": notation,
@@ -56,14 +60,20 @@ def main() -> int:
                     "time_steps": steps,
                     "statistics": [[0.0] * channels] * steps,
                 },
-                "hardware": {"neural_cores": cores, "encoder_width": encoder_width},
+                "hardware": {
+                    "neural_cores": cores,
+                    "encoder_width": encoder_width,
+                    "taps_per_cycle": taps,
+                },
             }
         )
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            for source in (LINT_WAIVERS, *SOURCES):
+            for source in (LINT_WAIVERS, *accelerator_files()):
                 shutil.copy(source, folder)
-            (folder / "snn_top.sv").write_text(top_source(config, _silent_network(config)))
+            network = _silent_network(config)
+            (folder / "snn_top.sv").write_text(top_source(config, network))
+            (folder / "snn_accelerator.sv").write_text(accelerator_source(config, network))
             (folder / "read.ys").write_text(_YOSYS)
             for command in (
                 [verilator, *_LINT, LINT_WAIVERS.name, *_FILES],

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "ClusterError",
     "ConfigError",
+    "EngineError",
     "InputError",
     "MissingToolError",
     "PredictorError",
@@ -16,6 +17,7 @@ __all__ = [
     "SimulationError",
     "SpikeMismatchError",
     "SpikemeterError",
+    "SynthesisError",
     "TimingMismatchError",
     "ToolKilledError",
     "in_one_line",
@@ -66,6 +68,14 @@ class TimingMismatchError(SpikemeterError):
     def __init__(self, message: str, difference_cycles: int | None = None) -> None:
         super().__init__(message)
         self.difference_cycles = difference_cycles
+
+
+class EngineError(SpikemeterError):
+    """An engine behind registers reports an error, does not answer, or is another one."""
+
+
+class SynthesisError(SpikemeterError):
+    """Yosys failed on the RTL, or made of it what must not be there."""
 
 
 class ToolKilledError(SimulationError):

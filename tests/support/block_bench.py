@@ -23,6 +23,7 @@ import pytest
 
 from spikemeter.config import Config
 from spikemeter.models.integer import IntegerNetwork
+from spikemeter.rtl.accelerator import accelerator_files, accelerator_source
 from spikemeter.rtl.generator import LINT_WAIVERS, RTL_FOLDER, source_files, top_source
 from spikemeter.rtl.toolchain import build_cached, runtime_variables, tool_environment
 
@@ -70,6 +71,20 @@ def check_engine(
     sources = list(source_files(rtl_folder()))
     command = [sys.executable, __file__, "build", "snn_top", "{}", *map(str, sources), "snn_top.sv"]
     _check("snn_top", {"snn_top.sv": top}, sources, command, bench, job)
+
+
+def check_accelerator(
+    config: Config, network: IntegerNetwork, bench: Path, job: Mapping[str, Any]
+) -> None:
+    """Run every cocotb test of a bench on the engine behind its registers; see `check_block`."""
+    generated = {
+        "snn_top.sv": top_source(config, network, rtl_folder()),
+        "snn_accelerator.sv": accelerator_source(config, network, rtl_folder()),
+    }
+    sources = list(accelerator_files(rtl_folder()))
+    command = [sys.executable, __file__, "build", "snn_accelerator", "{}"]
+    command += [*map(str, sources), *generated]
+    _check("snn_accelerator", generated, sources, command, bench, job)
 
 
 def _check(
