@@ -94,7 +94,12 @@ def measure(
 
 
 def simulate_run(
-    run: Run, samples: int, *, runner: Literal["native", "cocotb"] = "native"
+    run: Run,
+    samples: int,
+    *,
+    runner: Literal["native", "cocotb"] = "native",
+    waves: Path | None = None,
+    waves_samples: int = 1,
 ) -> tuple[Simulation, SpikeTrains]:
     """Simulate the RTL of a run on its first recorded samples.
 
@@ -106,6 +111,10 @@ def simulate_run(
         How many of its samples, from the first on.
     runner : {"native", "cocotb"}, optional
         What drives the RTL; see `spikemeter.rtl.simulate`.
+    waves : Path, optional
+        FST file to write, of the first `waves_samples` samples; see `spikemeter.rtl.simulate`.
+    waves_samples : int, optional
+        How many samples it shows.
 
     Returns
     -------
@@ -117,7 +126,8 @@ def simulate_run(
     Raises
     ------
     InputError
-        If the run has fewer samples, or its configuration names a machine without RTL.
+        If the run has fewer samples, its configuration names a machine without RTL, or `waves`
+        cannot be written.
     RunFolderError
         If its recorded spikes are not those of its network.
     SpikemeterError
@@ -133,7 +143,10 @@ def simulate_run(
     frames = _frames(run, samples)
     expected = network_spikes(run.network, frames)
     _check_trace(run, expected)
-    return simulate(run.config, run.network, frames, runner=runner), expected
+    simulation = simulate(
+        run.config, run.network, frames, runner=runner, waves=waves, waves_samples=waves_samples
+    )
+    return simulation, expected
 
 
 def _check_trace(run: Run, expected: SpikeTrains) -> None:

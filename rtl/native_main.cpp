@@ -4,7 +4,8 @@
 // Python in the loop. The bench only drives and reads, in the same cycles; simulator.py judges.
 //
 // Where the job asks for it, the first sample leaves a trace: whenever a layer goes from one bucket
-// to another or to its next step, the cycle, the layer, the bucket bits and the step.
+// to another or to its next step, the cycle, the layer, the bucket bits and the step. Built with
+// tracing, the first samples leave their waves (see native_waves.h).
 //
 // A job and its result are files of little-endian 32-bit words; runners.py writes and reads them.
 // A result begins with the simulated cycles and the nanoseconds that they took, loading excluded;
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include "Vsnn_top.h"
+#include "native_waves.h"
 #include "verilated.h"
 #if VM_COVERAGE
 #include "verilated_cov.h"
@@ -85,7 +87,7 @@ struct Address {
 };
 
 struct Job {
-  std::uint32_t layers, time_steps, pipelined, traced, limbs;
+  std::uint32_t layers, time_steps, pipelined, traced, recorded, limbs;
   std::uint64_t limit_cycles;
   std::vector<Words> writes;                            // layer, space, core, address, data
   std::vector<Words> samples;                           // limbs of all words of a sample
@@ -100,6 +102,7 @@ Job read_job(const char* path) {
   job.time_steps = in.next();
   job.pipelined = in.next();
   job.traced = in.next();
+  job.recorded = in.next();
   job.limbs = in.next();
   job.limit_cycles = in.next();
   job.limit_cycles |= static_cast<std::uint64_t>(in.next()) << 32;
@@ -126,7 +129,7 @@ struct Unfinished {
 
 class Bench {
  public:
-  explicit Bench(const Job& job) : job_(job) {}
+  Bench(const Job& job, const char* waves) : job_(job), waves_(top_, waves) {}
 
   void start() {
     // Inputs may power up with anything
@@ -160,7 +163,10 @@ class Bench {
     top_.go_i = 1;
     top_.out_ready_i = 0;
     tracing_ = job_.traced != 0 && inference == 0;
+    const bool shown = inference < job_.recorded;
+    if (shown) waves_.expect();
     wait_done();
+    if (shown) waves_.end();
     if (tracing_) record();
     tracing_ = false;
     top_.go_i = 0;
@@ -174,6 +180,7 @@ class Bench {
       }
     }
     read_buffers(inference % 2, out);
+    if (inference + 1 == job_.recorded) waves_.close();
     top_.out_ready_i = 1;
     for (std::uint32_t step = 0; step < job_.time_steps; step++) cycle();
     top_.out_ready_i = 0;
@@ -219,17 +226,27 @@ class Bench {
   void cycle() {
     if (tracing_) record();
     reported_ = top_.done_o;
-#ifdef CHECKED
-    // Assertions sample what has settled before the edge, inputs of this cycle included
+#if defined(CHECKED) || VM_TRACE
+    // Assertions and waves take what has settled before the edge, inputs of this cycle included
     top_.eval();
 #endif
+    waves_.edge(2 * cycles_ - 1);
     top_.clk_i = 1;
     top_.eval();
+    if (waves_.expected() && dispatched()) waves_.begin(2 * cycles_);
+    waves_.edge(2 * cycles_);
     top_.clk_i = 0;
     top_.eval();
     cycles_++;
     // Shown beside a failed assertion
     Verilated::threadContextp()->timeInc(1);
+  }
+
+  // Layer 0 is in an inference, or begins one in this cycle
+  bool dispatched() const {
+    Words buckets;
+    append_limbs(top_.bucket_o, 1, buckets);
+    return (buckets[0] & 15) != 0;
   }
 
   // What has changed since the cycle before
@@ -298,6 +315,7 @@ class Bench {
 
   const Job& job_;
   Vsnn_top top_;
+  Waves waves_;
   bool tracing_ = false;
   Words trace_, bucket_, step_;
   std::uint64_t cycles_ = 0;
@@ -308,16 +326,19 @@ class Bench {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3 && argc != 4) {
-    std::fprintf(stderr, "usage: %s JOB RESULT [COVERAGE]\n", argv[0]);
+  if (argc < 3 || argc > 5) {
+    std::fprintf(stderr, "usage: %s JOB RESULT [COVERAGE] [WAVES]\n", argv[0]);
     return 2;
   }
   // Has effect where the model was built with --x-initial unique
   Verilated::threadContextp()->randReset(2);
+#if VM_TRACE
+  Verilated::threadContextp()->traceEverOn(true);
+#endif
   try {
     const Job job = read_job(argv[1]);
     Words result(4);
-    Bench bench(job);
+    Bench bench(job, argv[argc - 1]);
     bench.start();
     const auto loaded = bench.cycles();
     const auto began = std::chrono::steady_clock::now();
@@ -335,7 +356,7 @@ int main(int argc, char** argv) {
     file.write(reinterpret_cast<const char*>(result.data()),
                static_cast<std::streamsize>(result.size() * sizeof(std::uint32_t)));
 #if VM_COVERAGE
-    if (argc == 4) Verilated::threadContextp()->coveragep()->write(argv[3]);
+    if (argc > 3) Verilated::threadContextp()->coveragep()->write(argv[3]);
 #endif
     return file ? 0 : 1;
   } catch (const Unfinished& unfinished) {

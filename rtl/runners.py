@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from .toolchain import (
     verilator_path,
 )
 
-__all__ = ["RUNNERS", "Build", "Job", "Measured", "UnfinishedError"]
+__all__ = ["RUNNERS", "Build", "Job", "Measured", "UnfinishedError", "run_native"]
 
 JOB_VARIABLE = "SPIKEMETER_JOB"
 """Environment variable that names the job of the cocotb bench."""
@@ -41,8 +41,11 @@ RESULT_NAME = "measured.json"
 
 _HERE = Path(__file__).parent
 _NATIVE_MAIN = _HERE / "native_main.cpp"
+_NATIVE_WAVES = _HERE / "native_waves.h"
 _COCOTB_FILES = (_HERE / "_run_cocotb.py",)
 _BUCKETS = 4
+_WAVE_OPTIONS = ("--trace-vcd", "--trace-max-array", "32")
+"""Of Verilator: every signal, but no memory of more words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,8 @@ class Job:
         Whether the schedule is ``step_pipelined``.
     traced : bool
         Whether the native bench records what the first sample does in every cycle.
+    recorded : int
+        Samples, from the first on, of which the native bench writes waves; 0 unless it has a sink.
     limit_cycles : int
         Cycles after which an inference is given up.
     writes : list of ConfigWrite
@@ -98,6 +103,7 @@ class Job:
     encoder_width: int
     pipelined: bool
     traced: bool
+    recorded: int
     limit_cycles: int
     writes: list[ConfigWrite]
     samples: list[list[int]]
@@ -160,18 +166,24 @@ class UnfinishedError(Exception):
         self.busy = busy
 
 
-def run_native(top: str, job: Job, build: Build = DEFAULT_BUILD) -> Measured:
-    """Run a job by the C++ main."""
+def run_native(
+    top: str,
+    job: Job,
+    build: Build = DEFAULT_BUILD,
+    waves: Callable[[IO[bytes]], object] | None = None,
+) -> Measured:
+    """Run a job by the C++ main; a sink takes the waves of `recorded` samples meanwhile."""
     environment = tool_environment()
     waivers, *modules = sources = _verilog(build)
     command = [
         verilator_path(environment), "--cc", "--exe", "--build", "-Wall", *_native_options(build),
+        *(_WAVE_OPTIONS if waves else ()),
         "--top-module", "snn_top", "--Mdir", "obj", "-o", "engine", "-CFLAGS", "-std=c++17",
         str(waivers), *map(str, modules), "snn_top.sv", str(_NATIVE_MAIN),
     ]  # fmt: skip
     folder, build_seconds = build_cached(
         {"snn_top.sv": top},
-        (*sources, _NATIVE_MAIN),
+        (*sources, _NATIVE_MAIN, _NATIVE_WAVES),
         command,
         runtime_variables(below_cache=2),
     )
@@ -184,7 +196,7 @@ def run_native(top: str, job: Job, build: Build = DEFAULT_BUILD) -> Measured:
         if build.coverage is not None:
             build.coverage.mkdir(parents=True, exist_ok=True)
             program.append(str(build.coverage / f"{uuid.uuid4().hex}.dat"))
-        run_tool(program, folder=work, environment=environment, log=log)
+        run_tool(program, folder=work, environment=environment, log=log, sink=waves)
         result = np.fromfile(result_path, dtype="<u4")
     if len(result) == 1:
         raise UnfinishedError(job.limit_cycles, int(result[0]))
@@ -246,7 +258,7 @@ def _native_options(build: Build) -> list[str]:
 
 def _job_words(job: Job, limbs: int) -> NDArray[np.uint32]:
     """Lay a job out as ``rtl/native_main.cpp`` reads it."""
-    head = [job.layers, job.time_steps, int(job.pipelined), int(job.traced), limbs]
+    head = [job.layers, job.time_steps, int(job.pipelined), int(job.traced), job.recorded, limbs]
     head += [job.limit_cycles & 0xFFFF_FFFF, job.limit_cycles >> 32, len(job.writes)]
     writes = np.array(job.writes, dtype=np.int64).ravel() & 0xFFFF_FFFF
     samples = [_limbs_of(words, limbs) for words in job.samples]

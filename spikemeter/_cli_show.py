@@ -171,6 +171,8 @@ def show_simulation(console: Console, report: Mapping[str, Any], *, clock_mhz: f
     verdict = "equal the reference" if report["spikes_match"] else "DIFFER from the reference"
     speed = report["simulated_cycles_per_second"]
     console.print(f"Spikes {verdict}. {report['simulator']}, {speed:,.0f} cycles per second.")
+    if "waves" in report:
+        console.print(f"Waves: {report['waves']}", markup=False)
 
 
 _LEVELS = {

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from spikemeter.errors import SimulationError
 from spikemeter.files import CACHE_VARIABLE
-from spikemeter.rtl.toolchain import build_cached
+from spikemeter.rtl.toolchain import build_cached, run_tool
 
 pytestmark = pytest.mark.rtl
 
@@ -58,3 +61,47 @@ def test_what_only_the_compiler_needs_is_removed() -> None:
     program = "import pathlib; [pathlib.Path(name).touch() for name in ('a.o', 'engine')]"
     folder, _ = build_cached({}, (), [sys.executable, "-c", program])
     assert {path.name for path in folder.iterdir()} == {"engine", "build.log", "complete"}
+
+
+STREAM = """
+import os, sys, time
+open("pid", "w").write(str(os.getpid()))
+with open(int(sys.argv[1]), "wb", closefd=False) as stream:
+    stream.write(b"first")
+    stream.flush()
+    {then}
+"""
+
+
+def run_stream(folder: Path, then: str, sink: Callable[[IO[bytes]], object]) -> None:
+    command = [sys.executable, "-c", STREAM.format(then=then)]
+    run_tool(command, folder=folder, environment={}, log=folder / "log", sink=sink)
+
+
+def test_a_sink_takes_what_a_program_writes_while_it_runs(tmp_path: Path) -> None:
+    found = []
+
+    def sink(stream: IO[bytes]) -> None:
+        found.append(stream.read(5))
+        (tmp_path / "go").touch()  # the program waits for it
+        found.append(stream.read())
+
+    waiting = "while not os.path.exists('go'): time.sleep(0.01)\n    stream.write(b'second')"
+    run_stream(tmp_path, waiting, sink)
+    assert found == [b"first", b"second"]
+
+
+def test_a_program_that_fails_is_quoted_although_its_sink_was_content(tmp_path: Path) -> None:
+    with pytest.raises(SimulationError, match=r"failed with status 3: it broke"):
+        run_stream(tmp_path, "print('it broke', flush=True); os._exit(3)", lambda end: end.read())
+
+
+def test_an_interrupted_sink_ends_its_program(tmp_path: Path) -> None:
+    def sink(stream: IO[bytes]) -> None:
+        stream.read(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stream(tmp_path, "time.sleep(600)", sink)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
