@@ -15,14 +15,16 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import LARGEST_CORES
 from ..config import Config, load_config
-from ..errors import PredictorError
+from ..errors import ConfigError, PredictorError
+from .allocation_bounds import Limits
 from .allocation_costs import AllocationCosts, Objective, allocation_costs
+from .allocation_limits import allocation_limits, checked_limits, even_share, fits, nothing_fits
 from .allocation_search import Point, cheapest_allocations, moved_choices
 from .estimate import LatencyEstimate
 from .intervals import checked_confidence
 from .predict import LatencyPredictor, Source, _resolved, predict_latency
+from .resources import ResourceEstimate, check_estimable, estimate_resources
 from .spikes import KnownSpikes
 
 __all__ = [
@@ -103,10 +105,16 @@ class Allocation:
         By rising cores, up to this allocation: the best that was found within every budget.
     compared : mapping of str to AllocationPoint
         ``configured``: the cores of the configuration. ``even``: the budget spread evenly, a layer
-        with few output channels leaving its share to others.
+        with few output channels leaving its share to others; with limits, as much of it as fits.
+        What does not fit the limits is left out.
     neighbours : tuple of AllocationPoint
         The best two within the budget that move a core, or as many as make a difference, from one
         layer to another; where there are none, those that give one layer more or less.
+    limits : mapping of str to int
+        Most ``lut`` and ``bram`` that were allowed, as far as they were limited.
+    resources : ResourceEstimate or None
+        What this allocation is estimated to take of an FPGA, with the error of that; None for a
+        machine that the model does not hold for.
     """
 
     config: Config
@@ -120,6 +128,8 @@ class Allocation:
     front: tuple[FrontPoint, ...]
     compared: Mapping[str, AllocationPoint]
     neighbours: tuple[AllocationPoint, ...]
+    limits: Mapping[str, int]
+    resources: ResourceEstimate | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -134,6 +144,8 @@ class Allocation:
             "front": [asdict(point) for point in self.front],
             "compared": {name: asdict(point) for name, point in self.compared.items()},
             "neighbours": [asdict(point) for point in self.neighbours],
+            "limits": dict(self.limits),
+            "resources": None if self.resources is None else self.resources.to_dict(),
         }
 
 
@@ -142,6 +154,8 @@ def allocate_cores(
     cores: int | None = None,
     objective: str = "latency",
     *,
+    luts: int | None = None,
+    brams: int | None = None,
     predictor: LatencyPredictor | None = None,
     confidence: float = 0.9,
     fidelity: str | None = None,
@@ -157,9 +171,11 @@ def allocate_cores(
         machine, schedule and spikes count; its core counts are compared with, no more.
     cores : int, optional
         Budget: most cores of all layers together, at least one for each. Default: as many as the
-        configuration has.
+        configuration has, or with `luts` or `brams` as many as they allow.
     objective : {"latency", "interval"}, optional
         Whether the cycles of an inference or the initiation interval shall be least.
+    luts, brams : int, optional
+        Most LUTs, and block RAMs of 18 Kbit, that `estimate_resources` may give the allocation.
     predictor, confidence, fidelity, samples, spikes : optional
         As for `predict_latency`.
 
@@ -176,7 +192,8 @@ def allocate_cores(
     RunFolderError
         If a run folder is incomplete or damaged.
     PredictorError
-        If the question cannot be answered: cores, objective, fidelity, samples, or data set.
+        If the question cannot be answered: cores, objective, limits, fidelity, samples, or data
+        set; or if nothing fits the limits.
 
     Notes
     -----
@@ -197,7 +214,10 @@ def allocate_cores(
         raise PredictorError(
             f"objective: must be one of {', '.join(OBJECTIVES)}; got {objective!r}"
         )
+    limited = checked_limits(luts, brams)
     config, known, wanted = _resolved(source, fidelity, samples, spikes)
+    if limited:
+        check_estimable(config)
     budget = _checked_budget(config, cores)
     if predictor is None and wanted != "trace":
         predictor = LatencyPredictor.default()
@@ -205,7 +225,12 @@ def allocate_cores(
         config, known, wanted == "trace", None if predictor is None else predictor.parts
     )
     wish: Objective = "interval" if objective == "interval" else "latency"
-    points = cheapest_allocations(costs, wish, budget)
+    if limited and cores is None:
+        budget = costs.most_cores
+    limits = allocation_limits(config, costs, limited)
+    points = cheapest_allocations(costs, wish, budget, limits=limits)
+    if not points:
+        raise PredictorError(nothing_fits(config, limits, limited, budget))
     best, front = points[-1], _front(costs, points)
 
     def estimated(neural_cores: Sequence[int]) -> LatencyEstimate:
@@ -217,7 +242,11 @@ def allocate_cores(
             spikes=None if known is None else _arrays(known),
         )
 
-    even = _even_cores([min(layer.out_channels, LARGEST_CORES) for layer in config.layers], budget)
+    compared = {}
+    if fits(config, config.neural_cores, limited):
+        compared["configured"] = config.neural_cores
+    if even := even_share(config, budget, limited):
+        compared["even"] = even
     return Allocation(
         config=with_cores(config, front[-1].neural_cores),
         objective=wish,
@@ -228,11 +257,10 @@ def allocate_cores(
         exact=best.exact,
         gap=0.0 if best.exact else 1 - best.bound / best.value,
         front=front,
-        compared={
-            name: _point(cores, estimated(cores))
-            for name, cores in {"configured": config.neural_cores, "even": even}.items()
-        },
-        neighbours=_neighbours(costs, wish, best.choice, budget),
+        compared={name: _point(cores, estimated(cores)) for name, cores in compared.items()},
+        neighbours=_neighbours(costs, wish, best.choice, budget, limits),
+        limits=limited,
+        resources=_resources(with_cores(config, front[-1].neural_cores)),
     )
 
 
@@ -260,6 +288,15 @@ def _checked_budget(config: Config, cores: int | None) -> int:
         rule = f"must be at least {layers}, one for each weighted layer of {config.network}"
         raise PredictorError(f"cores: {rule}; got {cores}")
     return int(cores)
+
+
+def _resources(config: Config) -> ResourceEstimate | None:
+    """Estimate what a configuration takes of an FPGA; None where the model does not hold."""
+    try:
+        check_estimable(config)
+    except ConfigError:
+        return None
+    return estimate_resources(config)
 
 
 def _arrays(known: KnownSpikes) -> dict[str, NDArray[np.generic]]:
@@ -308,19 +345,15 @@ def _point(neural_cores: Sequence[int], estimate: LatencyEstimate) -> Allocation
     )
 
 
-def _even_cores(most: Sequence[int], budget: int) -> tuple[int, ...]:
-    """Spread cores evenly; what a layer cannot use goes to those that can."""
-    cores, left = [0] * len(most), budget
-    for place, layer in enumerate(sorted(range(len(most)), key=lambda layer: most[layer])):
-        cores[layer] = min(most[layer], left // (len(most) - place))
-        left -= cores[layer]
-    return tuple(cores)
-
-
 def _neighbours(
-    costs: AllocationCosts, objective: Objective, choice: NDArray[np.int64], budget: int
+    costs: AllocationCosts,
+    objective: Objective,
+    choice: NDArray[np.int64],
+    budget: int,
+    limits: Limits,
 ) -> tuple[AllocationPoint, ...]:
     moved = moved_choices(costs, choice[None], budget)
+    moved = moved[limits.fits(moved)]
     lengths = (moved != choice).sum(axis=1)
     order = np.lexsort((costs.used(moved), costs.values(objective, moved), -lengths))
     return tuple(_points(costs, moved[order[:_NEIGHBOURS]]))

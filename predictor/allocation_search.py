@@ -16,16 +16,20 @@ What a bound leaves open is closed by branch and bound. Layer by layer, a partia
 if some completion of it could still beat the best known by all bounds; whole ones that are left
 are costed. If there are more than can be looked at, the best known stands with the gap that the
 bounds leave.
+
+Limits on other resources than cores rule allocations out. A bound of all allocations is one of
+those that fit; where a limit binds, the resource gets a price, and the bound comes closer
+(Lagrangian relaxation). Branch and bound leaves out what no completion can make fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .allocation_bounds import Bound, Limits, layer_bound, priced_bound, unlimited, weighted_bound
 from .allocation_costs import AllocationCosts, Objective
 
 __all__ = ["TOLERANCE", "Point", "cheapest_allocations", "moved_choices"]
@@ -36,6 +40,8 @@ _WEIGHTINGS = 3
 """Budgets that costs are weighted for."""
 _ROUNDS = 10
 """Allocations that a weighting is averaged over."""
+_PRICINGS = 24
+"""Prices that are tried for a resource at a time."""
 _MOST = 2**23
 """Costs that a proof may hold at a time, or it is given up."""
 _EFFORT = 2**28
@@ -77,7 +83,12 @@ class Point:
 
 
 def cheapest_allocations(
-    costs: AllocationCosts, objective: Objective, budget: int, *, effort: int = _EFFORT
+    costs: AllocationCosts,
+    objective: Objective,
+    budget: int,
+    *,
+    limits: Limits | None = None,
+    effort: int = _EFFORT,
 ) -> list[Point]:
     """Find the best allocation within every budget up to one.
 
@@ -87,19 +98,23 @@ def cheapest_allocations(
     objective : {"latency", "interval"}
     budget : int
         Most cores in total; at least one per layer.
+    limits : Limits, optional
+        Of other resources.
     effort : int, optional
         Costs that the proofs may go through.
 
     Returns
     -------
     list of Point
-        By rising cores, each better than all before it.
+        By rising cores, each better than all before it. Empty if none was found that fits.
     """
-    search = Search(costs, objective, min(budget, costs.most_cores))
+    search = Search(costs, objective, min(budget, costs.most_cores), limits)
     if objective == "interval" or costs.is_sum(objective):
         search.add(layer_bound(costs, objective, search.budget))
     if not (costs.is_sum(objective) or (objective == "interval" and costs.stream)):
         search.weigh()
+    search.try_smallest()
+    search.price()
     search.try_moves()
     search.prove(effort)
     return search.points()
@@ -130,124 +145,6 @@ def moved_choices(costs: AllocationCosts, choices: _Indices, budget: int) -> _In
     return moved[costs.used(moved) <= budget]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Bound:
-    """A lower bound, solved for every budget.
-
-    Attributes
-    ----------
-    tables : tuple of ndarray of float, shape (options,)
-        The number of each layer, by its option.
-    join : numpy.ufunc
-        `numpy.add` or `numpy.maximum`.
-    leaving : tuple of ndarray of float, shape (time_steps, samples)
-        Weights of the state behind each layer (`AllocationCosts.advanced`), whose sum is what the
-        layers up to there contribute at least. Empty where the bound is the objective.
-    completed : tuple of ndarray of float, shape (budget + 1,)
-        Least value of the layers from each one on, by the cores that they share; infinite where
-        those are too few. A last entry, of zeros, stands behind the last layer.
-    """
-
-    tables: tuple[_Floats, ...]
-    join: np.ufunc
-    leaving: tuple[_Floats, ...]
-    completed: tuple[_Floats, ...]
-
-    def allocations(self, cores: Sequence[_Indices], budgets: _Indices) -> _Indices:
-        """Give what attains the bound within some budgets, shape (budgets, layers).
-
-        Of equal options a layer takes that with the fewest cores.
-        """
-        left, choices = budgets, []
-        for counts, table, after in zip(cores, self.tables, self.completed[1:], strict=True):
-            rest = left - counts[:, None]
-            behind = np.where(rest >= 0, after[np.maximum(rest, 0)], np.inf)
-            choices.append(self.join(table[:, None], behind).argmin(axis=0))
-            left = left - counts[choices[-1]]
-        return np.stack(choices, axis=1)
-
-
-def layer_bound(costs: AllocationCosts, objective: Objective, budget: int) -> Bound:
-    """Bound an objective by what each layer spends, its steps put one after the other.
-
-    It is the latency itself with ``layer_serial``, and the initiation interval of one sample.
-
-    Parameters
-    ----------
-    costs : AllocationCosts
-    objective : {"latency", "interval"}
-        The latency only where it is a sum.
-    budget : int
-        Most cores.
-    """
-    means = [cycles / costs.samples for cycles in costs.total_cycles]
-    if costs.is_sum(objective):
-        return _solved(costs.cores, means, np.add, (), budget)
-    slowest = costs.start(objective)[:, 0]
-    means[0] = np.maximum(means[0], slowest.mean())
-    leaving = (np.full(slowest.shape, 1 / slowest.size),) * len(means)
-    return _solved(costs.cores, means, np.maximum, leaving, budget)
-
-
-def weighted_bound(
-    costs: AllocationCosts, objective: Objective, weights: _Floats, budget: int
-) -> Bound:
-    """Bound an objective by a weighted sum of costs.
-
-    Parameters
-    ----------
-    costs : AllocationCosts
-    objective : {"latency", "interval"}
-        One that is not a sum, and not of a stream.
-    weights : ndarray of float, shape (1 + layers, time_steps, samples)
-        From `AllocationCosts.critical`, or an average of such.
-    budget : int
-        Most cores.
-    """
-    tables = [
-        np.tensordot(costs.cycles(objective, layer), weight, axes=((0, 2), (0, 1)))
-        for layer, weight in enumerate(weights[1:])
-    ]
-    tables[0] = tables[0] + (costs.start(objective)[:, 0] * weights[0]).sum()
-    # A state of an interval is at least as slow as any layer up to there
-    leaving = weights.cumsum(axis=0)[1:] if objective == "interval" else _leaving(weights[1:])
-    return _solved(costs.cores, tables, np.add, tuple(leaving), budget)
-
-
-def _leaving(weights: _Floats) -> Iterator[_Floats]:
-    """Share of the paths that go on to the next layer behind each step, layer by layer.
-
-    What enters a step, from the layer before or from the step before, leaves it again.
-    """
-    entering = np.zeros_like(weights[0])
-    entering[0] = 1 / entering.shape[1]
-    for of_layer in weights:
-        staying = np.zeros_like(of_layer)  # paths that go on to the layer's next step
-        staying[:-1] = (of_layer - entering)[1:]
-        entering = of_layer - staying
-        yield entering
-
-
-def _solved(
-    cores: Sequence[_Indices],
-    tables: Sequence[_Floats],
-    join: np.ufunc,
-    leaving: tuple[_Floats, ...],
-    budget: int,
-) -> Bound:
-    """Solve a bound for every budget, from the last layer to the first."""
-    completed = [np.zeros(budget + 1)]
-    reached = np.empty(budget + 1)
-    for counts, table in zip(reversed(cores), reversed(tables), strict=True):
-        least = np.full(budget + 1, np.inf)
-        for used, value in zip(counts[counts <= budget].tolist(), table.tolist(), strict=False):
-            some = reached[used:]
-            join(completed[0][: len(some)], value, out=some)
-            np.minimum(least[used:], some, out=least[used:])
-        completed.insert(0, least)
-    return Bound(tables=tuple(tables), join=join, leaving=leaving, completed=tuple(completed))
-
-
 class Search:
     """What a question has led to: bounds, proofs, and the best allocations by rising cores.
 
@@ -257,8 +154,15 @@ class Search:
         No allocation within a budget costs less, by all bounds and proofs.
     """
 
-    def __init__(self, costs: AllocationCosts, objective: Objective, budget: int) -> None:
+    def __init__(
+        self,
+        costs: AllocationCosts,
+        objective: Objective,
+        budget: int,
+        limits: Limits | None = None,
+    ) -> None:
         self.costs, self.objective, self.budget = costs, objective, budget
+        self.limited = unlimited(costs) if limits is None else limits
         self.bounds: list[Bound] = []
         self.least: _Floats = np.zeros(budget + 1)
         self.cores: _Indices = np.empty(0, dtype=np.int64)
@@ -273,7 +177,8 @@ class Search:
         self.try_out(np.unique(bound.allocations(self.costs.cores, budgets), axis=0))
 
     def try_out(self, choices: _Indices) -> None:
-        """Cost allocations, and keep those that are better than all on as many cores or fewer."""
+        """Cost what fits, and keep what is better than all on as many cores or fewer."""
+        choices = choices[self.limited.fits(choices)]
         cores = np.concatenate([self.cores, self.costs.used(choices)])
         values = np.concatenate([self.values, self.costs.values(self.objective, choices)])
         order = np.lexsort((values, cores))
@@ -305,9 +210,58 @@ class Search:
         self.add(best)
         return chosen
 
+    def try_smallest(self) -> None:
+        """Try the options that take least of each limited resource."""
+        smallest = [amount.argmin(axis=0) for amount in self.limited.amounts]
+        choices = np.stack(smallest, axis=1)
+        self.try_out(choices[self.costs.used(choices) <= self.budget])
+
+    def price(self) -> None:
+        """Put prices on what is limited, for bounds that add up and budgets from least to most."""
+        if not len(self.limited.most) or self.bounds[-1].join is not np.add:
+            return
+        fewest = len(self.costs.cores)
+        budgets = np.geomspace(fewest, self.budget, _WEIGHTINGS).round().astype(np.int64)
+        for bound in [bound for bound in self.bounds if bound.join is np.add]:
+            for budget in np.unique(budgets).tolist():
+                prices = np.zeros(len(self.limited.most))
+                for resource in [*range(len(prices))] * (2 if len(prices) > 1 else 1):
+                    prices = self.price_of(bound, budget, prices, resource)
+                if prices.any():
+                    self.add(priced_bound(bound, self.costs, self.limited, prices))
+
+    def price_of(self, bound: Bound, budget: int, prices: _Floats, resource: int) -> _Floats:
+        """Find the least price of a resource at which what attains a bound keeps to its limit."""
+        means = [
+            (table.max() - table.min()) / max(amount[:, resource].max(), 1.0)
+            for table, amount in zip(bound.tables, self.limited.amounts, strict=True)
+        ]
+        low, high = 0.0, 4 * max(*means, 1e-6)
+        for number in range(_PRICINGS):
+            tried = prices.copy()
+            tried[resource] = 0.0 if number == 0 else (low + high) / 2
+            (choice,) = priced_bound(bound, self.costs, self.limited, tried).allocations(
+                self.costs.cores, np.array([budget])
+            )
+            self.try_out(choice[None])
+            if self.limited.taken(choice[None])[0, resource] > self.limited.most[resource]:
+                low = tried[resource]
+            elif number == 0:
+                return tried
+            else:
+                high = tried[resource]
+        prices = prices.copy()
+        prices[resource] = high
+        return prices
+
     def within(self, budget: int) -> int:
-        """Place of the best allocation on so many cores."""
+        """Place of the best allocation on so many cores; -1 where none is known."""
         return int(np.searchsorted(self.cores, budget, side="right")) - 1
+
+    def best_within(self, budget: int) -> float:
+        """Objective of the best allocation on so many cores; infinite where none is known."""
+        place = self.within(budget)
+        return float(self.values[place]) if place >= 0 else np.inf
 
     def limits(self) -> _Indices:
         """Most cores within which each allocation is still the best."""
@@ -335,14 +289,15 @@ class Search:
         """Prove the best within falling budgets, as long as there is effort left."""
         budget = self.budget
         while budget >= len(self.costs.cores):
-            value = self.values[self.within(budget)]
-            if effort > 0 and self.least[budget] < value * (1 - TOLERANCE):
+            if effort > 0 and self.least[budget] < self.best_within(budget) * (1 - TOLERANCE):
                 better, looked_at = self.better(budget)
                 effort -= looked_at
                 if better is not None:
                     self.try_out(better)
                     proved = self.least[: budget + 1]
-                    np.maximum(proved, self.values[self.within(budget)], out=proved)
+                    np.maximum(proved, self.best_within(budget), out=proved)
+            if self.within(budget) < 0:
+                return
             budget = int(self.cores[self.within(budget)]) - 1
 
     def better(self, budget: int) -> tuple[_Indices | None, int]:
@@ -355,31 +310,70 @@ class Search:
         int
             Costs of all partial allocations on the way.
         """
-        costs, limit = self.costs, self.values[self.within(budget)] * (1 - TOLERANCE)
-        state, reached = costs.start(self.objective), np.zeros((1, len(self.bounds)))
+        costs, limit = self.costs, self.best_within(budget) * (1 - TOLERANCE)
+        adds_up = costs.is_sum(self.objective)
+        state = np.zeros((1, 1, 1)) if adds_up else costs.start(self.objective)
+        reached = np.zeros((1, len(self.bounds)))
         cores, choices = np.zeros(1, dtype=np.int64), np.zeros((1, 0), dtype=np.int64)
-        size, looked_at = costs.size(self.objective), 0
+        taken, least_behind = np.zeros((1, len(self.limited.most))), self.least_behind(limit)
+        size, looked_at = 32 if adds_up else costs.size(self.objective), 0
         for layer, counts in enumerate(costs.cores):
             left = budget - cores[:, None] - counts
             rows, options = np.nonzero(left >= len(costs.cores) - layer - 1)
             left = left[rows, options]
-            joined = [
-                bound.join(so_far[rows], bound.tables[layer][options])
-                for bound, so_far in zip(self.bounds, reached.T, strict=True)
-            ]
-            open_ = self.can_beat(limit, layer, np.stack(joined, axis=1), left)
-            rows, options, left = rows[open_], options[open_], left[open_]
+            joined = np.stack(
+                [
+                    bound.join(so_far[rows], bound.tables[layer][options])
+                    for bound, so_far in zip(self.bounds, reached.T, strict=True)
+                ],
+                axis=1,
+            )
+            taking = taken[rows] + self.limited.amounts[layer][options]
+            open_ = self.can_beat(limit, layer, joined, left)
+            open_ &= (taking + least_behind[layer + 1] <= self.limited.most).all(axis=1)
+            rows, options, left, taken = rows[open_], options[open_], left[open_], taking[open_]
             looked_at += len(rows) * size
             if len(rows) * size > _MOST:
                 return None, looked_at
-            state = costs.advanced(self.objective, layer, state[:, rows], options)
-            leaving = np.stack([bound.leaving[layer] for bound in self.bounds], axis=2)
-            reached = (state @ leaving).sum(axis=0)
-            open_ = self.can_beat(limit, layer, reached, left)
-            state, reached = state[:, open_], reached[open_]
-            cores = budget - left[open_]
-            choices = np.column_stack([choices[rows[open_]], options[open_]])
+            reached = joined[open_]
+            if not adds_up:
+                state = costs.advanced(self.objective, layer, state[:, rows], options)
+                reached = self.reached(layer, state, taken)
+                open_ = self.can_beat(limit, layer, reached, left)
+                state, reached, left = state[:, open_], reached[open_], left[open_]
+                rows, options, taken = rows[open_], options[open_], taken[open_]
+            cores = budget - left
+            choices = np.column_stack([choices[rows], options])
         return choices, looked_at
+
+    def reached(self, layer: int, state: _Floats, taken: _Floats) -> _Floats:
+        """Give what all bounds say of partial allocations by their state behind a layer."""
+        leaving = np.stack([bound.leaving[layer] for bound in self.bounds], axis=2)
+        reached: _Floats = (state @ leaving).sum(axis=0)
+        for column, bound in enumerate(self.bounds):
+            if bound.prices is not None:
+                reached[:, column] += (taken - self.limited.most) @ bound.prices
+        return reached
+
+    def least_behind(self, limit: float) -> _Floats:
+        """Give what the layers from each one on take at least, if the objective is to be lower.
+
+        An option that no allocation below the limit has does not count.
+        """
+        layers, least = len(self.costs.cores), []
+        for layer, amount in enumerate(self.limited.amounts):
+            open_ = np.ones(len(amount), dtype=np.bool_)
+            for bound in self.bounds:
+                others = [table.min() for at, table in enumerate(bound.tables) if at != layer]
+                so_far = bound.tables[layer]
+                for other in others:
+                    so_far = bound.join(so_far, other)
+                open_ &= so_far < limit
+            least.append(amount[open_].min(axis=0, initial=np.inf))
+        behind = [np.zeros(len(self.limited.most))]
+        for layer in reversed(range(layers)):
+            behind.insert(0, behind[0] + least[layer])
+        return np.stack(behind)
 
     def can_beat(self, limit: float, layer: int, reached: _Floats, left: _Indices) -> _Flags:
         """Tell which partial allocations have a completion below a limit, as far as bounds say."""
@@ -390,6 +384,8 @@ class Search:
 
     def points(self) -> list[Point]:
         """Put together what was found, and how far it is proved."""
+        if not len(self.cores):
+            return []
         bounds = np.where(self.is_open(), self.least[self.limits()], self.values)
         return [
             Point(cores=cores, value=value, choice=choice, bound=bound)

@@ -31,13 +31,22 @@ def allocate(
     cores: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Most neural cores in total; by default as many as are configured."
+            metavar="N",
+            help="Most neural cores in total; by default as many as are configured, or with --luts "
+            "or --brams as many as fit.",
         ),
     ] = None,
     objective: Annotated[
         Literal["latency", "interval"],
         typer.Option(help="Make the latency least, or the initiation interval."),
     ] = "latency",
+    luts: Annotated[
+        int | None, typer.Option(metavar="N", help="Most LUTs of an FPGA, as estimated.")
+    ] = None,
+    brams: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most block RAMs of 18 Kbit, as estimated."),
+    ] = None,
     samples: Annotated[
         int | None,
         typer.Option(metavar="N", help="Known samples to use; of a run the first 16 by default."),
@@ -64,7 +73,8 @@ def allocate(
     """Share out neural cores among the layers such that the network is fastest.
 
     Also gives the best for every smaller number of cores, and compares with the cores that are
-    configured and with an even share.
+    configured and with an even share. LUTs and block RAMs come from a model that was fitted to
+    synthesised layers (see spikemeter synth), with its error.
 
     Example: spikemeter allocate run --cores 24 --plot front.png --verify
     """
@@ -86,6 +96,8 @@ def allocate(
             source,
             cores,
             objective,
+            luts=luts,
+            brams=brams,
             predictor=asked,
             confidence=confidence,
             fidelity=fidelity,
@@ -140,8 +152,11 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
         f"{estimate['initiation_interval_cycles']:,.0f} cycles"
     )
     what = "latency" if report["objective"] == "latency" else "initiation interval"
+    _show_resources(console, report)
     if report["exact"]:
-        console.print(f"Proved: no allocation within {report['budget']} cores has a lower {what}.")
+        limits = "".join(f" and {most:,} {_UNITS[kind]}" for kind, most in report["limits"].items())
+        within = f"within {report['budget']} cores{limits}"
+        console.print(f"Proved: no allocation {within} has a lower {what}.")
     else:
         console.print(f"Another allocation may have a {what} lower by {percent(report['gap'])}.")
     _show_compared(console, report)
@@ -153,6 +168,25 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
         console.print(f"plot: {report['plot']}", soft_wrap=True)
     for warning in estimate["warnings"]:
         console.print(Text(f"warning: {warning}", "yellow"))
+
+
+_UNITS = {"lut": "LUTs", "ff": "flip-flops", "bram": "block RAMs of 18 Kbit", "dsp": "DSPs"}
+
+
+def _show_resources(console: Console, report: Mapping[str, Any]) -> None:
+    resources = report["resources"]
+    if resources is None:
+        return
+    limits, parts, tight = report["limits"], [], []
+    for kind, unit in _UNITS.items():
+        low, high = resources["intervals"][kind]
+        around = f" ({low:,} to {high:,})" if high > low else ""
+        parts.append(f"{resources[kind]:,} {unit}{around}")
+        if kind in limits and high > limits[kind]:
+            tight.append(f"up to {high:,} of {limits[kind]:,} {unit}")
+    console.print(f"About {', '.join(parts)}: an estimate, with the 90 % interval of its error.")
+    for each in tight:
+        console.print(Text(f"warning: it may take {each}; spikemeter synth tells", "yellow"))
 
 
 _COLUMNS = ("cores of each layer", "sum", "cycles", "one more every")

