@@ -59,6 +59,19 @@ __all__ = [
 _MEASURED = ("network", "input", "hardware")
 """Sections that a measured latency depends on, beside its spikes."""
 
+NAMED_NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "vgg9-quarter": {
+        "network": "64C3-28C3-MP2-48C3-54C3-MP2-120C3-126C3-140C3-MP2-1064-200",
+        "input": {"height": 32, "width": 32, "channels": 2, "time_steps": 4},
+        "training": {"population": 20},
+        "hardware": {"neural_cores": [64, 28, 48, 54, 120, 126, 140, 56, 50]},
+    },
+}
+"""Networks that have a name, and keys that come with it unless they are given.
+
+``vgg9-quarter`` is that of arXiv 2603.24891, for ten classes.
+"""
+
 
 class Config(Section):
     """One run: data, network, training and hardware.
@@ -75,7 +88,9 @@ class Config(Section):
         str | None,
         Field(description="folder of the recordings that you have; default: $SPIKEMETER_DATA"),
     ] = None
-    network: Annotated[str, Field(description="for instance 16C3-MP2-32C3-MP2-10")]
+    network: Annotated[
+        str, Field(description="for instance 16C3-MP2-32C3-MP2-10, or vgg9-quarter, by name")
+    ]
     input: InputConfig = InputConfig()
     neuron: NeuronConfig = NeuronConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
@@ -84,6 +99,21 @@ class Config(Section):
     spikes: Annotated[
         str | None, Field(description="an .npz file with inputs_i or counts_i of known spikes")
     ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out_name(cls, content: Any) -> Any:
+        """Put a network's notation in place of its name, and fill in what comes with it."""
+        name = content.get("network") if isinstance(content, Mapping) else None
+        if not isinstance(name, str) or name not in NAMED_NETWORKS:
+            return content
+        named = NAMED_NETWORKS[name]
+        filled = {**content, "network": named["network"]}
+        for section in set(named) - {"network"}:
+            given = content.get(section, {})
+            if isinstance(given, Mapping):
+                filled[section] = {**named[section], **given}
+        return filled
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
