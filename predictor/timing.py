@@ -689,9 +689,8 @@ def word_service(
     """
     packed = _packed(layer, machine.encoder_width, spikes)
     service = np.zeros(packed.shape[:3], dtype=np.int64)
-    if banks(layer, machine.taps_per_cycle) > 1:
-        return np.bitwise_count(packed).sum(axis=3, dtype=np.int64) * phases
-    for taps, mask in _tap_masks(layer, machine.encoder_width):
+    at_once = banks(layer, machine.taps_per_cycle) > 1
+    for taps, mask in [(1, None)] if at_once else _tap_masks(layer, machine.encoder_width):
         set_bits = np.bitwise_count(packed if mask is None else packed & mask)
         service += set_bits.sum(axis=3, dtype=np.int64) * (taps * phases)
     return service
