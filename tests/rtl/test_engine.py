@@ -32,7 +32,7 @@ SEEDS = (17, 30, 43, 95, 209, 214, 244, 259, 270, 273, 284, 328, 341)
 """Small networks that exercise every feature at least twice."""
 COCOTB_SEEDS = (17, 43, 95, 209)
 """Those that run on both runners: with and without cores to spare, both neurons and schedules."""
-BANKED_SEEDS = (72, 80, 105, 493)
+BANKED_SEEDS = (43, 72, 80, 105, 493)
 """Small networks with nine taps per cycle that exercise every feature of that at least twice."""
 
 
@@ -74,7 +74,7 @@ def test_random_networks_with_nine_banks_do_so_too(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "taps_per_cycle"), [*((seed, 1) for seed in COCOTB_SEEDS), (BANKED_SEEDS[2], 9)]
+    ("seed", "taps_per_cycle"), [*((seed, 1) for seed in COCOTB_SEEDS), (BANKED_SEEDS[3], 9)]
 )
 def test_both_runners_measure_the_same(seed: int, taps_per_cycle: Literal[1, 9]) -> None:
     case = random_case(seed, taps_per_cycle=taps_per_cycle)
